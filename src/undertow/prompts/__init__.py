@@ -1,0 +1,9 @@
+"""Labelled prompts: files, Hub datasets and the built-in set."""
+
+from __future__ import annotations
+
+from undertow.prompts.prompt import Message, Prompt, as_prompts
+from undertow.prompts.promptset import PromptSet, Provenance
+from undertow.prompts.read import iterate_prompts
+
+__all__ = ["Message", "Prompt", "PromptSet", "Provenance", "as_prompts", "iterate_prompts"]
