@@ -1,0 +1,208 @@
+"""Reading the residual stream and head outputs: gathered inside the hook, never all tokens of all layers (rule 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from undertow.errors import ArrayError, PositionError
+from undertow.model.anatomy import Anatomy
+from undertow.model.hooks import Site, Visit
+from undertow.model.identity import ModelIdentity
+from undertow.model.positions import Rendered
+from undertow.prompts import Prompt
+
+Position = str | int
+
+
+class StopForward(Exception):
+    """Ends a forward pass once nothing deeper is read."""
+
+
+@dataclass
+class Activations:
+    """States read at chosen positions.
+
+    Attributes:
+        values: (n, states, positions, d_model), in the model's dtype, on the CPU.
+        prompts: the n prompts, in the order given.
+        states: which states the second axis holds; state l is the input of block l, state L the last block's output
+            before the final norm.
+        positions: names (or absolute indices) along the third axis.
+        identity: the model read.
+        heads: (n, blocks, heads, positions, head size) where asked for, else None.
+        head_blocks: which blocks the heads' second axis holds.
+    """
+
+    values: Tensor
+    prompts: list[Prompt]
+    states: tuple[int, ...]
+    positions: tuple[Position, ...]
+    identity: ModelIdentity
+    heads: Tensor | None = None
+    head_blocks: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def at(self, position: Position, state: int | None = None) -> Tensor:
+        """The states at one position.
+
+        Args:
+            position: one of ``positions``.
+            state: one of ``states``, or None for all.
+
+        Returns:
+            (n, states, d_model), or (n, d_model) for one state.
+
+        Raises:
+            PositionError: this position or state was not captured.
+        """
+        if position not in self.positions:
+            raise PositionError(f"Position {position!r} was not captured: these hold {list(self.positions)}.")
+        chosen = self.values[:, :, self.positions.index(position)]
+        if state is None:
+            return chosen
+        if state not in self.states:
+            raise PositionError(f"State {state} was not captured: these hold {list(self.states)}.")
+        return chosen[:, self.states.index(state)]
+
+    def save(self, path: str | Path) -> None:
+        """Write to a safetensors file with JSON metadata, in one step."""
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        metadata = {
+            "format": "undertow.activations.1",
+            "states": list(self.states),
+            "positions": list(self.positions),
+            "identity": self.identity.to_dict(),
+            "head_blocks": list(self.head_blocks),
+            "prompts": [asdict(prompt) for prompt in self.prompts],
+        }
+        tensors = {"values": self.values.contiguous()}
+        if self.heads is not None:
+            tensors["heads"] = self.heads.contiguous()
+        temporary = path.with_name(path.name + ".partial")
+        save_file(tensors, temporary, metadata={"undertow": json.dumps(metadata)})
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Activations:
+        """Read what `save` wrote.
+
+        Raises:
+            ArrayError: the file is missing or holds something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})["undertow"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls(
+                values=tensors["values"],
+                prompts=[Prompt(**entry) for entry in metadata["prompts"]],
+                states=tuple(metadata["states"]),
+                positions=tuple(metadata["positions"]),
+                identity=ModelIdentity.from_dict(metadata["identity"]),
+                heads=tensors.get("heads"),
+                head_blocks=tuple(metadata["head_blocks"]),
+            )
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ArrayError(f"{path} does not hold activations that Undertow saved.") from error
+
+
+class Gatherer:
+    """Hook functions that copy the wanted tokens of the wanted sites out of one forward pass.
+
+    Args:
+        anatomy: the model's parts.
+        states: states to read.
+        head_blocks: blocks whose heads to read.
+        stop: whether to end the pass after the deepest site.
+    """
+
+    def __init__(
+        self, anatomy: Anatomy, states: Sequence[int], head_blocks: Sequence[int] = (), *, stop: bool = True
+    ) -> None:
+        self.anatomy = anatomy
+        self.states = tuple(states)
+        self.head_blocks = tuple(head_blocks)
+        self.stop = stop
+        self._rows: Tensor | None = None
+        self._columns: Tensor | None = None
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._taken: dict[Site, Tensor] = {}
+        # A block's heads come after its input state and before the next one.
+        reached = [(state, 0, ("state", state)) for state in self.states]
+        reached += [(block, 1, ("heads", block)) for block in self.head_blocks]
+        self._deepest = max(reached)[2] if reached else None
+
+    def aim(self, columns: Tensor) -> None:
+        """Say which columns of the coming pass to take.
+
+        Args:
+            columns: (batch, positions) column indices.
+        """
+        self._rows = torch.arange(len(columns)).unsqueeze(1)
+        self._columns = columns
+        self._on_device, self._taken = {}, {}
+
+    def visits(self) -> list[tuple[Site, Visit]]:
+        """The hook functions, one a site."""
+        sites: list[Site] = [("state", state) for state in self.states]
+        sites += [("heads", block) for block in self.head_blocks]
+        return [(site, self._visit(site)) for site in sites]
+
+    def state_values(self) -> Tensor:
+        """(batch, states, positions, d_model) of the last pass, on the CPU."""
+        return torch.stack([self._taken["state", state].cpu() for state in self.states], dim=1)
+
+    def head_values(self) -> Tensor:
+        """(batch, blocks, heads, positions, head size) of the last pass, on the CPU."""
+        parts = []
+        for block in self.head_blocks:
+            flat = self._taken["heads", block].cpu()
+            split = flat.reshape(*flat.shape[:-1], self.anatomy.heads[block], -1)
+            parts.append(split.permute(0, 2, 1, 3))
+        return torch.stack(parts, dim=1)
+
+    def _visit(self, site: Site) -> Visit:
+        def visit(hidden: Tensor) -> None:
+            if self._columns is None or site in self._taken:
+                return
+            if hidden.device not in self._on_device:
+                assert self._rows is not None
+                self._on_device[hidden.device] = (self._rows.to(hidden.device), self._columns.to(hidden.device))
+            rows, columns = self._on_device[hidden.device]
+            self._taken[site] = hidden[rows, columns]
+            if self.stop and site == self._deepest:
+                raise StopForward
+
+        return visit
+
+
+def position_columns(rendered: Rendered, positions: Sequence[Position]) -> list[int]:
+    """Absolute indices of single-token positions in one prompt.
+
+    Raises:
+        PositionError: a span of several tokens is named, or an index lies outside the prompt.
+    """
+    found = []
+    for position in positions:
+        if isinstance(position, str):
+            span = rendered.span(position)
+            if len(span) != 1:
+                raise PositionError(f"Position {position!r} spans {len(span)} tokens: capture takes single tokens.")
+            found.append(span[0])
+        elif 0 <= position < len(rendered):
+            found.append(position)
+        else:
+            raise PositionError(f"Token index {position} lies outside a prompt of {len(rendered)} tokens.")
+    return found

@@ -1,0 +1,273 @@
+"""Where the instruction begins and ends in a prompt's tokens, for any chat template (design rule 1).
+
+The template is rendered once with the real content and once with a sentinel in its place. What stands before and
+after the sentinel fixes the instruction's characters; the offsets of one tokenisation fix its tokens. A template
+that does anything but trim the content is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from undertow.errors import ModelError, PositionError
+from undertow.prompts import Message, Prompt
+
+_CACHED_FRAMES = 256
+
+# Mixed case, quotes, markup, an accent and an inner line break: whatever rewrites content, changes one of these.
+_SENTINEL = "sEnt{n}iNel \"q\" 'a' \\b <c> & \u00e9  d\ne%7B{n}Tinel"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One prompt as the model will read it.
+
+    Attributes:
+        ids: token ids of the whole prompt, no padding, no token added beyond the template's own.
+        instruction: absolute token indices of the last user message.
+        tail: the template's tokens after the instruction, up to the end of the prompt.
+        t_inst: index of the last token of the last user message (arXiv 2507.11878, section 2).
+        t_post: index of the last token of the prompt, from which the first reply token is predicted.
+        text: the rendered characters.
+        offsets: character span (start, end) of every token in ``text``.
+    """
+
+    ids: list[int]
+    instruction: range
+    tail: range
+    t_inst: int
+    t_post: int
+    text: str = field(repr=False)
+    offsets: list[tuple[int, int]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def span(self, name: str) -> range:
+        """Absolute token indices of a named span within the prompt.
+
+        Args:
+            name: ``instruction``, ``tail``, ``t_inst``, ``t_post`` or ``prompt``.
+
+        Raises:
+            PositionError: the name is none of these.
+        """
+        spans = {
+            "instruction": self.instruction,
+            "tail": self.tail,
+            "t_inst": range(self.t_inst, self.t_inst + 1),
+            "t_post": range(self.t_post, self.t_post + 1),
+            "prompt": range(len(self.ids)),
+        }
+        if name not in spans:
+            raise PositionError(f"Unknown position {name!r}: use one of {', '.join(spans)}.")
+        return spans[name]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a template puts around the last user message."""
+
+    before: str
+    after: str
+
+
+class Renderer:
+    """Renders prompts through a tokenizer's own chat template and finds their positions.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer with a chat template.
+        context: most tokens that the model can read, or None where it states no limit.
+        thinking: passed to templates with a thinking switch; None leaves the template's default.
+
+    Raises:
+        PositionError: the tokenizer has no chat template or no offsets.
+        ModelError: ``thinking`` is set and the template has no such switch.
+    """
+
+    def __init__(self, tokenizer: Any, *, context: int | None = None, thinking: bool | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.context = context
+        self.thinking = thinking
+        self._frames: OrderedDict[tuple[tuple[str, str], ...], _Frame] = OrderedDict()
+        self._as_parts = False
+        self._added_ids = frozenset(getattr(tokenizer, "added_tokens_decoder", {}))
+        if not getattr(tokenizer, "is_fast", False):
+            raise PositionError("The tokenizer gives no character offsets: load its fast version (tokenizer.json).")
+        if not getattr(tokenizer, "chat_template", None):
+            raise PositionError(
+                "The tokenizer has no chat template, so the instruction cannot be located: set tokenizer.chat_template."
+            )
+        if thinking is not None and self._raw([_user("a")], True) == self._raw([_user("a")], False):
+            raise ModelError("The chat template has no thinking switch: leave thinking unset for this model.")
+
+    def render(self, prompt: Prompt) -> Rendered:
+        """Render one prompt; see `render_many`."""
+        return self.render_many([prompt])[0]
+
+    def render_many(self, prompts: Sequence[Prompt]) -> list[Rendered]:
+        """Render prompts and locate their positions.
+
+        Returns:
+            One `Rendered` a prompt, in order.
+
+        Raises:
+            PositionError: the content is empty, does not end with a user message, is longer than the model's context,
+                or the template repeats, drops or rewrites it.
+        """
+        if not prompts:
+            return []
+        texts, spans = [], []
+        for prompt in prompts:
+            text, start, end = self._locate(prompt.messages)
+            texts.append(text)
+            spans.append((start, end))
+        encoded = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            padding=False,
+            truncation=False,
+            verbose=False,
+        )
+        return [
+            self._positions(text, list(ids), [(int(a), int(b)) for a, b in offsets], *span)
+            for text, ids, offsets, span in zip(
+                texts, encoded["input_ids"], encoded["offset_mapping"], spans, strict=True
+            )
+        ]
+
+    def _raw(self, messages: list[Message], thinking: bool | None) -> str:
+        switches = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
+        shaped: list[dict[str, Any]] = list(messages)
+        if self._as_parts:
+            shaped = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(shaped, tokenize=False, add_generation_prompt=True, **switches)
+        except Exception as error:
+            raise PositionError(f"The chat template refuses this conversation: {_first_line(error)}.") from error
+        if not isinstance(text, str):
+            raise PositionError("The chat template does not render to one text: pass one conversation at a time.")
+        return text
+
+    def _locate(self, messages: list[Message]) -> tuple[str, int, int]:
+        if not messages or messages[-1]["role"] != "user":
+            raise PositionError("The conversation must end with a user message, whose last token is t_inst.")
+        content = messages[-1]["content"]
+        if not content.strip():
+            raise PositionError("The last user message is empty, so there is no instruction to read.")
+        # A second try covers templates that print the time and were caught between two ticks.
+        for attempt in range(2):
+            frame = self._frame(messages, fresh=attempt > 0)
+            text = self._raw(messages, self.thinking)
+            for kept in (content, content.strip(), content.rstrip(), content.lstrip()):
+                if text == frame.before + kept + frame.after:
+                    return text, len(frame.before), len(frame.before) + len(kept)
+        raise PositionError(
+            "The chat template rewrites this message or changes what stands around it depending on its text, "
+            "so the instruction's tokens cannot be told: use another template or other content."
+        )
+
+    def _frame(self, messages: list[Message], *, fresh: bool) -> _Frame:
+        key = tuple((message["role"], message["content"]) for message in messages[:-1])
+        if fresh:
+            self._frames.pop(key, None)
+        if key in self._frames:
+            self._frames.move_to_end(key)
+            return self._frames[key]
+        surroundings = "\n".join(message["content"] for message in messages)
+        number = 0
+        while _SENTINEL.format(n=number) in surroundings:
+            number += 1
+        sentinel = _SENTINEL.format(n=number)
+        framed = [*messages[:-1], {"role": "user", "content": sentinel}]
+        frame = self._split(framed, sentinel)
+        self._frames[key] = frame
+        if len(self._frames) > _CACHED_FRAMES:
+            self._frames.popitem(last=False)
+        return frame
+
+    def _split(self, framed: list[Message], sentinel: str) -> _Frame:
+        text, error = "", None
+        try:
+            text = self._raw(framed, self.thinking)
+        except PositionError as caught:
+            error = caught
+        if sentinel not in text and not self._as_parts:
+            # Multimodal templates walk a list of parts and never see a plain string.
+            self._as_parts = True
+            try:
+                parts = self._raw(framed, self.thinking)
+            except PositionError:
+                parts = ""
+            if sentinel in parts:
+                text, error = parts, None
+            else:
+                self._as_parts = False
+        if error is not None:
+            raise error
+        count = text.count(sentinel)
+        if count == 0:
+            raise PositionError(
+                "The chat template drops or rewrites the user's message (case, quoting or escaping), "
+                "so the instruction's tokens cannot be told."
+            )
+        if count > 1:
+            raise PositionError(
+                f"The chat template repeats the user's message {count} times, so t_inst would be ambiguous."
+            )
+        before, after = text.split(sentinel)
+        return _Frame(before, after)
+
+    def _positions(self, text: str, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int) -> Rendered:
+        if self.context is not None and len(ids) > self.context:
+            raise PositionError(
+                f"The prompt has {len(ids)} tokens and the model reads at most {self.context}: shorten it."
+            )
+        offsets = self._widen_blank_tokens(ids, offsets)
+        inside = [
+            index
+            for index, (first, last) in enumerate(offsets)
+            if first < end and last > start and not self._reaches_out(ids[index], first, last, start, end)
+        ]
+        if not inside:
+            raise PositionError("The tokenizer gives the user's message no token of its own.")
+        t_inst, t_post = inside[-1], len(ids) - 1
+        return Rendered(
+            ids=ids,
+            instruction=range(inside[0], t_inst + 1),
+            tail=range(t_inst + 1, len(ids)),
+            t_inst=t_inst,
+            t_post=t_post,
+            text=text,
+            offsets=offsets,
+        )
+
+    def _reaches_out(self, token: int, first: int, last: int, start: int, end: int) -> bool:
+        """Whether a template's special token has merely swallowed blanks at the content's edge."""
+        return token in self._added_ids and (first < start or last > end)
+
+    def _widen_blank_tokens(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Give tokens of trimmed blanks (GPT-2 style offsets) the characters they stand for."""
+        if all(last > first for first, last in offsets):
+            return offsets
+        widened, reached = [], 0
+        for first, last in offsets:
+            if first == last and reached < first:
+                first = reached
+            widened.append((first, last))
+            reached = max(reached, last)
+        return widened
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -1,0 +1,275 @@
+"""Many edits on the last tokens of a prompt in one pass over a tree of branches (design rule 5).
+
+An edit confined to the last k tokens leaves every earlier token untouched in every layer. The prompt is therefore
+read once up to there, and R edits become R branches of k tokens in ONE sequence: same position ids, a mask in which
+each branch sees the shared prefix and itself, its own edit. No cache is copied.
+
+Where a model takes no such mask, its branches become rows over an expanded cache; where it has no cache, full
+passes. Which one is used is decided by arithmetic, once a model, and recorded in `Replayer.method`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from undertow.errors import EditError
+from undertow.model.edit import Edit
+from undertow.model.hooks import Site, Visit, attached
+from undertow.model.positions import Rendered
+from undertow.model.program import Operation, apply_operations, check_edit
+from undertow.progress import progress_bar
+
+if TYPE_CHECKING:
+    from undertow.model.chat import ChatModel
+
+Branch = Sequence[Edit]
+DEFAULT_BRANCH_BUDGET = 512
+METHODS = ("tree", "expanded", "loop")
+_TOLERANCE = 1e-3
+
+
+class Replayer:
+    """Replays branches on one model.
+
+    Args:
+        chat: the model.
+
+    Attributes:
+        method: ``tree``, ``expanded`` or ``loop``, found on first use.
+    """
+
+    def __init__(self, chat: ChatModel) -> None:
+        self.chat = chat
+        self.method: str | None = None
+
+    def run(
+        self,
+        rendered: Sequence[Rendered],
+        branches: Sequence[Branch],
+        *,
+        last: int,
+        tokens: Sequence[int] | None,
+        branch_budget: int,
+        method: str | None,
+        progress: bool,
+    ) -> Tensor:
+        """See `ChatModel.replay`."""
+        if last < 1 or branch_budget < 1:
+            raise EditError("Replay needs last >= 1 and branch_budget >= 1.")
+        if method is not None and method not in METHODS:
+            raise EditError(f"Unknown replay method {method!r}: use one of {', '.join(METHODS)}.")
+        if not branches:
+            raise EditError("Replay needs at least one branch; an empty branch is the unedited prompt.")
+        for edit in dict.fromkeys(edit for branch in branches for edit in branch):
+            check_edit(self.chat.anatomy, edit, len(rendered))
+        if method is None:
+            self.method = self.method or self._find_method()
+        width = len(tokens) if tokens is not None else None
+        results = []
+        with progress_bar(len(rendered) * len(branches), "Replaying", enabled=progress) as advance:
+            for prompt, item in enumerate(rendered):
+                if last > len(item):
+                    raise EditError(f"Replay of the last {last} tokens of a prompt that has {len(item)}.")
+                chosen = method or self._for_length(len(item))
+                parts = [
+                    _select(part, tokens)
+                    for part in self._branches(item, prompt, branches, last, branch_budget, chosen, advance)
+                ]
+                results.append(torch.cat(parts))
+        assert width is None or results[0].shape[1] == width
+        return torch.stack(results)
+
+    def _branches(
+        self,
+        item: Rendered,
+        prompt: int,
+        branches: Sequence[Branch],
+        last: int,
+        budget: int,
+        method: str,
+        advance: Callable[[int], None],
+    ) -> list[Tensor]:
+        run = {"tree": self._tree, "expanded": self._expanded, "loop": self._loop}[method]
+        prefix = self._prefix(item.ids[: len(item) - last], method)
+        parts = []
+        for begin in range(0, len(branches), budget):
+            chunk = branches[begin : begin + budget]
+            parts.append(run(item, prompt, chunk, last, prefix).float().cpu())
+            advance(len(chunk))
+        return parts
+
+    def _prefix(self, ids: list[int], method: str) -> Any:
+        if not ids or method == "loop":
+            return None
+        from transformers import DynamicCache
+
+        forward = self.chat.forward
+        given = ("past_key_values", DynamicCache()) if method == "tree" else None
+        tensor, _ = forward.pad_right([ids])
+        _, cache = forward(tensor, cache=given, use_cache=True, columns=torch.full((1, 1), len(ids) - 1))
+        return cache
+
+    def _tree(self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any) -> Tensor:
+        forward, anatomy = self.chat.forward, self.chat.anatomy
+        start, count = len(item) - last, len(branches)
+        ids = torch.tensor(item.ids[start:], device=forward.device).repeat(count).unsqueeze(0)
+        positions = torch.arange(start, len(item), device=forward.device).repeat(count).unsqueeze(0)
+        operations = _gather(item, prompt, branches, start, lambda branch, offset: (0, branch * last + offset))
+        before = [(layer.keys, layer.values) for layer in prefix[1].layers] if prefix is not None else []
+        columns = (torch.arange(count) * last + last - 1).unsqueeze(0)
+        with attached(anatomy, _visits(self.chat, operations)):
+            logits, _ = forward(
+                ids,
+                _tree_mask(count, last, start, self.chat.dtype, forward.device),
+                position_ids=positions,
+                cache=prefix,
+                use_cache=prefix is not None,
+                columns=columns,
+            )
+        # The cache grew by concatenation, so the prefix's own tensors are untouched and simply put back.
+        for layer, (keys, values) in zip(prefix[1].layers if prefix is not None else [], before, strict=True):
+            layer.keys, layer.values = keys, values
+        return logits[0]
+
+    def _expanded(self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any) -> Tensor:
+        forward, anatomy = self.chat.forward, self.chat.anatomy
+        start, count = len(item) - last, len(branches)
+        cache = None
+        if prefix is not None:
+            grown = copy.deepcopy(prefix[1])
+            grown.batch_repeat_interleave(count)
+            cache = (prefix[0], grown)
+        ids = torch.tensor([item.ids[start:]] * count, device=forward.device)
+        positions = torch.arange(start, len(item), device=forward.device).expand(count, -1)
+        operations = _gather(item, prompt, branches, start, lambda branch, offset: (branch, offset))
+        with attached(anatomy, _visits(self.chat, operations)):
+            logits, _ = forward(
+                ids,
+                position_ids=positions,
+                cache=cache,
+                use_cache=cache is not None,
+                columns=torch.full((count, 1), last - 1),
+            )
+        return logits[:, -1]
+
+    def _loop(self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any) -> Tensor:
+        forward, anatomy = self.chat.forward, self.chat.anatomy
+        start = len(item) - last
+        ids, _ = forward.pad_right([item.ids])
+        parts = []
+        for branch in branches:
+            operations = _gather(item, prompt, [branch], start, lambda _, offset: (0, start + offset))
+            with attached(anatomy, _visits(self.chat, operations)):
+                logits, _ = forward(ids, columns=torch.full((1, 1), len(item) - 1))
+            parts.append(logits[0])
+        return torch.cat(parts)
+
+    def _for_length(self, length: int) -> str:
+        """The tree's mask is one for all layers, so it must not outgrow a sliding window."""
+        assert self.method is not None
+        config = self.chat.model.config.get_text_config(decoder=True)
+        window = getattr(config, "sliding_window", None)
+        if self.method == "tree" and isinstance(window, int) and length >= window:
+            return "expanded"
+        return self.method
+
+    def _find_method(self) -> str:
+        """The first method whose branches equal the loop's on a short random prompt."""
+        generator = torch.Generator().manual_seed(0)
+        vocabulary = self.chat.model.get_input_embeddings().weight.shape[0]
+        ids = torch.randint(3, vocabulary, (7,), generator=generator).tolist()
+        item = Rendered(ids, range(4), range(4, 7), 3, 6, "", [])
+        from undertow.model.edit import Add
+
+        vectors = torch.randn(2, self.chat.width, generator=generator)
+        branches: list[Branch] = [[]] + [[Add(vector, state=1, span=[5, 6])] for vector in vectors]
+        wanted = torch.cat(self._branches(item, 0, branches, 2, 3, "loop", lambda amount: None))
+        scale = wanted.std().clamp_min(1e-6)
+        for method in ("tree", "expanded"):
+            try:
+                found = torch.cat(self._branches(item, 0, branches, 2, 3, method, lambda amount: None))
+            except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, KeyError):
+                continue
+            tolerance = _TOLERANCE if self.chat.dtype == torch.float32 else 0.1
+            if found.shape == wanted.shape and (found - wanted).abs().max() / scale < tolerance:
+                return method
+        return "loop"
+
+
+def _tree_mask(count: int, last: int, start: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, 1, R k, prefix + R k): each branch sees the prefix and itself up to each token."""
+    within = torch.ones(last, last, dtype=torch.bool, device=device).tril()
+    branch = torch.block_diag(*[within] * count) if last > 1 else torch.eye(count, dtype=torch.bool, device=device)
+    seen = torch.cat([torch.ones(count * last, start, dtype=torch.bool, device=device), branch.bool()], dim=1)
+    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
+    return mask[None, None]
+
+
+def _gather(
+    item: Rendered,
+    prompt: int,
+    branches: Sequence[Branch],
+    start: int,
+    place: Callable[[int, int], tuple[int, int]],
+) -> dict[Site, list[Operation]]:
+    """All branches' edits, grouped so that each site needs one indexed operation a kind of edit."""
+    groups: dict[tuple[Site, int, str, bool], list[tuple[int, int, int | None, Tensor | None, float]]] = {}
+    for number, branch in enumerate(branches):
+        order: dict[Site, int] = {}
+        for edit in branch:
+            inside, generated_from = edit.covers(item)
+            indices = list(inside)
+            if generated_from is not None:
+                indices = [index for index in indices if index < len(item)]
+            if any(not start <= index < len(item) for index in indices):
+                raise EditError(
+                    f"A branch edits token {min(indices)}, and replay re-runs tokens {start} to {len(item) - 1}: "
+                    f"raise last to {len(item) - min(indices)}."
+                )
+            value = edit.value_for(prompt)
+            if value is not None and value.dim() == 2 and len(value) != len(indices):
+                raise EditError(f"The edit's value has {len(value)} tokens and its span has {len(indices)}.")
+            rank = order.get(edit.site, 0)
+            order[edit.site] = rank + 1
+            key = (edit.site, rank, edit.kind, value is None)
+            for place_in_span, index in enumerate(indices):
+                row, column = place(number, index - start)
+                vector = value if value is None or value.dim() == 1 else value[place_in_span]
+                groups.setdefault(key, []).append((row, column, edit.head_index, vector, edit.coefficient))
+    operations: dict[Site, list[Operation]] = {}
+    for (site, _, kind, bare), entries in sorted(groups.items(), key=lambda pair: pair[0][:3]):
+        rows, columns, heads, vectors, coefficients = zip(*entries, strict=True)
+        operations.setdefault(site, []).append(
+            Operation(
+                kind,
+                torch.tensor(rows),
+                torch.tensor(columns),
+                None if heads[0] is None else torch.tensor(heads),
+                None if bare else torch.stack([vector for vector in vectors if vector is not None]),
+                torch.tensor(coefficients).unsqueeze(1),
+            )
+        )
+    return operations
+
+
+def _visits(chat: ChatModel, operations: dict[Site, list[Operation]]) -> list[tuple[Site, Visit]]:
+    def visit_for(site: Site) -> Visit:
+        head_size = chat.anatomy.head_sizes[site[1]] if site[0] == "heads" else None
+
+        def visit(hidden: Tensor) -> Tensor:
+            placed = [operation.on(hidden.device) for operation in operations[site]]
+            return apply_operations(placed, hidden, head_size)
+
+        return visit
+
+    return [(site, visit_for(site)) for site in operations]
+
+
+def _select(logits: Tensor, tokens: Sequence[int] | None) -> Tensor:
+    scores = torch.log_softmax(logits.float(), -1)
+    return scores if tokens is None else scores[:, list(tokens)]

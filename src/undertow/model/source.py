@@ -1,0 +1,98 @@
+"""Where a model's files come from: the Hub, a folder, or the organisms in the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from undertow.errors import ModelError
+
+ORGANISM_PREFIX = "organism:"
+_ORGANISMS = Path(__file__).resolve().parent.parent / "organism" / "weights"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def organism_folder(name: str) -> Path:
+    """Folder of a built-in organism, found by name as package data.
+
+    Raises:
+        ModelError: there is none of this name; the message lists those there are.
+    """
+    folder = _ORGANISMS / name
+    if not name or "/" in name or not (folder / "config.json").is_file():
+        present = sorted(path.parent.name for path in _ORGANISMS.glob("*/config.json"))
+        raise ModelError(f"There is no built-in organism {name!r}: there is {', '.join(present) or 'none'}.")
+    return folder
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    """A dtype that transformers accepts, from its name.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    if dtype not in _DTYPES:
+        raise ModelError(f"Unknown dtype {dtype!r}: use auto, {', '.join(_DTYPES)}.")
+    return _DTYPES[dtype]
+
+
+def load_pretrained(
+    name: str,
+    *,
+    revision: str | None,
+    dtype: str | torch.dtype,
+    device_map: Any,
+    attn_implementation: str | None,
+    trust_remote_code: bool,
+) -> tuple[Any, Any]:
+    """Model and tokenizer through transformers' auto classes.
+
+    Raises:
+        ModelError: nothing can be loaded from there.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    kind = resolve_dtype(dtype)
+    source = name
+    if name.startswith(ORGANISM_PREFIX):
+        source = str(organism_folder(name.removeprefix(ORGANISM_PREFIX)))
+    elif Path(name).exists() and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"{name} is not a model folder: it has no config.json.")
+    shared: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if Path(source).is_dir():
+        shared["local_files_only"] = True
+    options: dict[str, Any] = {"dtype": kind}
+    single = _single_device(device_map)
+    if device_map is not None and single is None:
+        options["device_map"] = device_map
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **shared)
+        model = AutoModelForCausalLM.from_pretrained(source, **shared, **options)
+    except Exception as error:
+        raise ModelError(f"The model {name!r} cannot be loaded: {_reason(error)}") from error
+    if single is not None and not getattr(model, "is_quantized", False):
+        model = model.to(single)  # type: ignore[arg-type]
+    elif device_map is None and torch.cuda.is_available():
+        model = model.to("cuda")  # type: ignore[arg-type]
+    return model, tokenizer
+
+
+def _single_device(device_map: Any) -> torch.device | None:
+    """The one device that a map names, which needs no placement by accelerate; None for every other map."""
+    try:
+        return torch.device(device_map) if isinstance(device_map, str | torch.device) else None
+    except RuntimeError:
+        return None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300].rstrip(".") + "."
