@@ -29,7 +29,8 @@ def naive(chat: ChatModel, branches: list[list[Edit]]) -> torch.Tensor:
 def _for_prompt(edit: Edit, index: int) -> Edit:
     if not isinstance(edit.value, list):
         return edit
-    return Replace(edit.value[index], state=edit.state, head=edit.head, span=edit.span)
+    place = {"head": edit.head} if edit.head is not None else {"state": edit.state}
+    return Replace(edit.value[index], span=edit.span, **place)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", [None, "tree", "expanded", "loop"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -20,6 +20,16 @@ NAMED_SPANS = ("instruction", "tail", "t_inst", "t_post", "prompt", "generated",
 
 Span = str | Sequence[int]
 SiteKey = tuple[str, int]
+
+
+class Where(TypedDict, total=False):
+    """Keywords that place an edit; see `Edit`."""
+
+    state: int
+    head: tuple[int, int]
+    attention: int
+    mlp: int
+    span: Span
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +47,11 @@ class Edit:
 
     value: Any
     coefficient: float
-    state: int | None
-    head: tuple[int, int] | None
-    attention: int | None
-    mlp: int | None
-    span: Span
+    state: int | None = None
+    head: tuple[int, int] | None = None
+    attention: int | None = None
+    mlp: int | None = None
+    span: Span = "all"
 
     kind = ""
 
@@ -113,7 +123,7 @@ class Add(Edit):
         vector: (d) for every token, (span, d) for a span of that length, a list with one of these a prompt, or a
             `Direction`, of which the state's vector is taken. Not normalised.
         coefficient: dimensionless multiplier; 0 and 1 are what they say.
-        state, head, attention, mlp, span: see `Edit`.
+        where: one of state, head, attention, mlp, and span; see `Edit`.
 
     Raises:
         EditError: no site or two sites, or an unknown span.
@@ -121,18 +131,8 @@ class Add(Edit):
 
     kind = "add"
 
-    def __init__(
-        self,
-        vector: Any,
-        coefficient: float = 1.0,
-        *,
-        state: int | None = None,
-        head: tuple[int, int] | None = None,
-        attention: int | None = None,
-        mlp: int | None = None,
-        span: Span = "all",
-    ) -> None:
-        super().__init__(vector, float(coefficient), state, head, attention, mlp, span)
+    def __init__(self, vector: Any, coefficient: float = 1.0, **where: Unpack[Where]) -> None:
+        super().__init__(vector, float(coefficient), **where)
 
 
 class ProjectOut(Edit):
@@ -141,7 +141,7 @@ class ProjectOut(Edit):
     Args:
         vector: as in `Add`; its length does not matter.
         coefficient: 1 removes the component, 0 leaves it, 2 mirrors it.
-        state, head, attention, mlp, span: see `Edit`.
+        where: one of state, head, attention, mlp, and span; see `Edit`.
 
     Raises:
         EditError: no site or two sites, or an unknown span.
@@ -149,18 +149,8 @@ class ProjectOut(Edit):
 
     kind = "project_out"
 
-    def __init__(
-        self,
-        vector: Any,
-        coefficient: float = 1.0,
-        *,
-        state: int | None = None,
-        head: tuple[int, int] | None = None,
-        attention: int | None = None,
-        mlp: int | None = None,
-        span: Span = "all",
-    ) -> None:
-        super().__init__(vector, float(coefficient), state, head, attention, mlp, span)
+    def __init__(self, vector: Any, coefficient: float = 1.0, **where: Unpack[Where]) -> None:
+        super().__init__(vector, float(coefficient), **where)
 
 
 class Replace(Edit):
@@ -168,7 +158,7 @@ class Replace(Edit):
 
     Args:
         value: (d) for every token, (span, d), or a list with one of these a prompt (the donors).
-        state, head, attention, mlp, span: see `Edit`.
+        where: one of state, head, attention, mlp, and span; see `Edit`.
 
     Raises:
         EditError: no site or two sites, or an unknown span.
@@ -176,17 +166,8 @@ class Replace(Edit):
 
     kind = "replace"
 
-    def __init__(
-        self,
-        value: Any,
-        *,
-        state: int | None = None,
-        head: tuple[int, int] | None = None,
-        attention: int | None = None,
-        mlp: int | None = None,
-        span: Span = "all",
-    ) -> None:
-        super().__init__(value, 1.0, state, head, attention, mlp, span)
+    def __init__(self, value: Any, **where: Unpack[Where]) -> None:
+        super().__init__(value, 1.0, **where)
 
 
 class Scale(Edit):
@@ -195,7 +176,7 @@ class Scale(Edit):
     Args:
         factor: 0 ablates, 1 changes nothing.
         along: a vector as in `Add`, or None to scale everything.
-        state, head, attention, mlp, span: see `Edit`.
+        where: one of state, head, attention, mlp, and span; see `Edit`.
 
     Raises:
         EditError: no site or two sites, or an unknown span.
@@ -203,18 +184,8 @@ class Scale(Edit):
 
     kind = "scale"
 
-    def __init__(
-        self,
-        factor: float,
-        *,
-        along: Any = None,
-        state: int | None = None,
-        head: tuple[int, int] | None = None,
-        attention: int | None = None,
-        mlp: int | None = None,
-        span: Span = "all",
-    ) -> None:
-        super().__init__(along, float(factor), state, head, attention, mlp, span)
+    def __init__(self, factor: float, *, along: Any = None, **where: Unpack[Where]) -> None:
+        super().__init__(along, float(factor), **where)
 
 
 def transform(kind: str, hidden: Tensor, value: Tensor | None, coefficient: Tensor | float) -> Tensor:

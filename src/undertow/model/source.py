@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def load_pretrained(
         source = str(organism_folder(name.removeprefix(ORGANISM_PREFIX)))
     elif Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name} is not a model folder: it has no config.json.")
+    elif not Path(name).exists() and (name.count("/") > 1 or name.startswith(("/", ".", "~"))):
+        raise ModelError(f"There is no model folder {name}.")
     shared: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if Path(source).is_dir():
         shared["local_files_only"] = True
@@ -95,4 +98,5 @@ def _single_device(device_map: Any) -> torch.device | None:
 
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300].rstrip(".") + "."
+    first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", lines[0])[0] if lines else type(error).__name__
+    return first[:300].rstrip(".") + "."

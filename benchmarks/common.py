@@ -1,0 +1,120 @@
+"""What the benchmarks share: one random 12-layer Llama, prompts of a given length, interleaved timing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from undertow.model import ChatModel
+
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def benchmark_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which every letter of the alphabet and nothing else is a token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>")
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+def benchmark_llama(layers: int = 12, heads: int = 8, width: int = 512) -> ChatModel:
+    """A random Llama: 12 blocks, 8 heads of 64, vocabulary 32,000, float32."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=width,
+        intermediate_size=width * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=2048,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
+    return ChatModel(LlamaForCausalLM(config).eval(), benchmark_tokenizer(), name="benchmark-llama")
+
+
+def prompts_of(chat: ChatModel, tokens: int, count: int, seed: int = 0) -> list[str]:
+    """Distinct prompts that render to exactly so many tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    overhead = len(chat.render("a")) - 1
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return [
+        "".join(letters[index] for index in torch.randint(0, 26, (tokens - overhead,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def timed(action: Callable[[], Any]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def interleaved(actions: dict[str, Callable[[], Any]], repeats: int = 5) -> dict[str, list[float]]:
+    """Seconds of each action, taken in turn so that a slow spell of the machine hits all alike; one warm-up first."""
+    for action in actions.values():
+        action()
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            seconds[name].append(timed(action))
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, baseline: str) -> dict[str, float]:
+    """Median, least and greatest of the paired ratios, and the ratio of the medians."""
+    pairs = [a / b for a, b in zip(seconds[name], seconds[baseline], strict=True)]
+    return {
+        "of_medians": statistics.median(seconds[name]) / statistics.median(seconds[baseline]),
+        "median": statistics.median(pairs),
+        "low": min(pairs),
+        "high": max(pairs),
+    }
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Flags that all benchmarks take."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--json", type=Path, default=None, help="also write the figures here")
+    return made
+
+
+def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Write the figures where asked."""
+    figures = {
+        "threads": arguments.threads,
+        "repeats": arguments.repeats,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        **figures,
+    }
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
