@@ -202,13 +202,11 @@ def _find_final_norm(model: nn.Module, path: str, hint: AnatomyHint, width: int)
     if hint.final_norm is not None:
         return _follow(model, hint.final_norm)
     parent = _follow(model, path.rpartition(".")[0]) if "." in path else model
-    norms = [
-        (name, child)
-        for name, child in parent.named_children()
-        if "norm" in type(child).__name__.lower() and "embed" not in name.lower()
-    ]
-    fitting = [child for _, child in norms if all(weight.shape == (width,) for weight in child.parameters())]
-    return fitting[-1] if fitting else None
+    norms = [(name, child) for name, child in parent.named_children() if "norm" in type(child).__name__.lower()]
+    fitting = [item for item in norms if all(weight.shape == (width,) for weight in item[1].parameters())]
+    # Some models norm their embeddings beside the blocks; that one is taken only where there is no other.
+    fitting.sort(key=lambda item: "embed" not in item[0].lower())
+    return fitting[-1][1] if fitting else None
 
 
 class _Probe:
@@ -311,7 +309,7 @@ def _check_states(anatomy: Anatomy, probe: _Probe, model_type: str) -> None:
 def _find_heads(anatomy: Anatomy, probe: _Probe, index: int, hint: AnatomyHint, config: Any) -> None:
     attention, output = anatomy.attentions[index], probe.attention_outputs[index]
     heads = getattr(config, "num_attention_heads", None)
-    if attention is None or output is None or not isinstance(heads, int):
+    if attention is None or output is None or not isinstance(heads, int) or not _has_softmax(config, index):
         return
     wanted = _follow(attention, hint.projection) if hint.projection is not None else None
     for module, entered, left in reversed(probe.linear_maps[index]):
@@ -324,6 +322,15 @@ def _find_heads(anatomy: Anatomy, probe: _Probe, index: int, hint: AnatomyHint, 
             anatomy.heads[index] = heads
             anatomy.head_sizes[index] = entered.shape[-1] // heads
             return
+
+
+def _has_softmax(config: Any, index: int) -> bool:
+    """Whether the configuration calls this block a softmax attention block, or says nothing about it.
+
+    Arithmetic cannot tell: the output projection of a linear attention sums over any split into heads.
+    """
+    kinds = getattr(config, "layer_types", None)
+    return not kinds or ("attention" in kinds[index] and "linear" not in kinds[index])
 
 
 def _slices_sum(module: nn.Module, entered: Tensor, left: Tensor, heads: int) -> bool:
