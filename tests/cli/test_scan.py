@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ground, Run
+from undertow import load
+from undertow.guard import LatentGuard
+from undertow.prompts import PromptSet
+
+
+def test_rows_are_the_guards_verdicts(ground: Ground, run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    outcome = run("scan", ground.guard, ground.both, "-o", output, "--limit", 90, "--include-prompts", "--json")
+    assert outcome.code == 0, outcome.err
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    prompts = PromptSet.read(ground.both)[:90]
+    verdicts = LatentGuard.from_pretrained(ground.guard, model=load(ground.model))(prompts)
+    assert [row["prompt"] for row in rows] == prompts.texts
+    assert [row["flagged"] for row in rows] == [verdict.flagged for verdict in verdicts]
+    scores = [verdict.harmfulness for verdict in verdicts]
+    assert [row["harmfulness"] for row in rows] == pytest.approx(scores, abs=1e-3)
+    assert outcome.json["rows"] == 90 and outcome.json["resumed"] == 0
+    assert outcome.json["quadrants"] == dict(Counter(row["quadrant"] for row in rows))
+    assert outcome.json["flagged"] == sum(row["flagged"] for row in rows)
+
+
+def test_the_table_counts_by_quadrant(ground: Ground, run: Run, tmp_path: Path) -> None:
+    outcome = run("scan", ground.guard, ground.both, "-o", tmp_path / "out.jsonl", "--limit", 70)
+    assert outcome.code == 0 and "70 prompts" in outcome.out
+    for name in ("harmful, refused", "harmful, about to be answered", "harmless, answered", "flagged as harmful"):
+        assert name in outcome.out
+
+
+def test_a_finished_scan_stays_and_an_unfinished_one_goes_on(ground: Ground, run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = ("scan", ground.guard, ground.both, "-o", output, "--limit", 150, "--json")
+    assert run(*arguments).code == 0
+    whole = output.read_bytes()
+    assert run(*arguments).json["resumed"] == 150
+    manifest = tmp_path / "out.jsonl.scan.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False}))
+    output.write_bytes(b"".join(whole.splitlines(keepends=True)[:77]) + b'{"row": 77, "torn')
+    again = run(*arguments, "--batch-size", 7)
+    assert again.code == 0 and 0 < again.json["resumed"] <= 77
+    assert output.read_bytes() == whole
+
+
+def test_parquet_holds_the_same_rows(ground: Ground, run: Run, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name in ("out.jsonl", "out.parquet"):
+        assert run("scan", ground.guard, ground.both, "-o", tmp_path / name, "--limit", 70).code == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == rows
+
+
+def test_another_scan_in_the_same_place_needs_overwrite(ground: Ground, run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    assert run("scan", ground.guard, ground.harmful, "-o", output, "--limit", 5).code == 0
+    before = output.read_bytes()
+    refused = run("scan", ground.guard, ground.harmless, "-o", output, "--limit", 5)
+    assert refused.code == 2 and output.read_bytes() == before
+    assert run("scan", ground.guard, ground.harmless, "-o", output, "--limit", 5, "--overwrite").code == 0
+    assert output.read_bytes() != before
+
+
+def test_force_accepts_another_model_and_says_so(ground: Ground, run: Run, tmp_path: Path) -> None:
+    guard = tmp_path / "guard"
+    shutil.copytree(ground.guard, guard)
+    values = json.loads((guard / "guard.json").read_text())
+    values["model"]["identity"]["template_hash"] = "0" * 24
+    (guard / "guard.json").write_text(json.dumps(values))
+    arguments = ("scan", guard, ground.both, "-o", tmp_path / "out.jsonl", "--limit", 5, "--json")
+    refused = run(*arguments)
+    assert refused.code == 2 and "chat template" in refused.err
+    forced = run(*arguments, "--force")
+    assert forced.code == 0 and "chat template" in forced.json["warnings"][0]
+
+
+def test_the_model_can_be_named(ground: Ground, run: Run, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(ground.model, moved)
+    outcome = run(
+        "scan", ground.guard, ground.both, "-o", tmp_path / "out.jsonl", "--limit", 5, "--model", moved, "--json",
+        "--device", "cpu", "--dtype", "float32",
+    )  # fmt: skip
+    assert outcome.code == 0 and outcome.json["warnings"] == []
