@@ -181,6 +181,126 @@ def test_templates_that_want_parts() -> None:
     assert found.text[: found.offsets[found.t_inst][1]] == "<s>Hello there"
 
 
+@pytest.mark.parametrize(
+    ("ends", "kept"),
+    [("strip('\\n')", "  a  "), ("lstrip('\\n').rstrip()", "  a"), ("rstrip('\\n')", "\n  a  "), ("lstrip()", "a  \n")],
+)
+def test_templates_that_trim_in_their_own_way(ends: str, kept: str) -> None:
+    found = renderer("{% for m in messages %}U:{{ m['content']." + ends + " }}|{% endfor %}A:").render(
+        Prompt("\n  a  \n")
+    )
+    assert found.text == f"U:{kept}|A:"
+    assert found.offsets[found.t_inst][1] == len(f"U:{kept}")
+
+
+def swallowing(*names: str) -> Renderer:
+    clone = Tokenizer.from_str(byte_level_tokenizer()._tokenizer.to_str())
+    clone.add_special_tokens([AddedToken(name, lstrip=True, rstrip=True) for name in names])
+    return Renderer(wrap(clone, "{% for m in messages %}U:\n{{ m['content'] }}\n<|end|>{% endfor %}\ngo"))
+
+
+@pytest.mark.parametrize(
+    ("content", "first", "last"),
+    [
+        ("<|mark|>", "<|mark|>", "<|mark|>"),
+        ("<|mark|> so", "<|mark|>", "o"),
+        ("so <|mark|>", "s", "<|mark|>"),
+        ("<|end|>", "<|end|>", "<|end|>"),
+        ("<|end|> and <|mark|>  ", "<|end|>", "<|mark|>"),
+    ],
+)
+def test_the_users_own_special_tokens_belong_to_the_instruction(content: str, first: str, last: str) -> None:
+    # They swallow the template's line breaks on both sides, and are the user's all the same.
+    tool = swallowing("<|end|>", "<|mark|>")
+    found = tool.render(Prompt(content))
+    tokens = tool.tokenizer.convert_ids_to_tokens(found.ids)
+    assert (tokens[found.instruction[0]], tokens[found.t_inst]) == (first, last)
+    assert tokens[found.t_inst + 1] == "<|end|>"
+    assert "".join(tokens[: found.instruction[0]]).replace("\u010a", "") == "U:"
+
+
+def test_blank_added_tokens_are_text_like_any_other() -> None:
+    clone = Tokenizer.from_str(byte_level_tokenizer()._tokenizer.to_str())
+    clone.add_tokens([AddedToken("\n\n", normalized=False)])
+    tool = Renderer(wrap(clone, "{% for m in messages %}U: {{ m['content'] }}\n{% endfor %}A:"))
+    found = tool.render(Prompt("stop\n"))
+    assert tool.tokenizer.convert_ids_to_tokens(found.ids)[found.t_inst] == "\n\n"
+    assert found.text[: found.offsets[found.t_inst][1]] == "U: stop\n\n"
+
+
+def byte_fallback_unigram(normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
+    known = ["\u2581", *"abcdefghijklmnopqrstuvwxyz", "stop"]
+    bytes_ = [f"<0x{value:02X}>" for value in range(256)]
+    pieces = [("<unk>", 0.0), *((piece, -2.0) for piece in known), *((piece, -20.0) for piece in bytes_)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(["<pad>", "<|im_end|>"])
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "content", ["stop \U0001f642\u00e9", "\u00e9", "\U0001f642 stop \u05d0", "\n\n\u5c71", "A", "stop"]
+)
+def test_byte_tokens_that_share_one_span_are_told_apart(content: str) -> None:
+    # A Unigram tokenizer gives every byte of "é\n\n答：" the span of all five characters.
+    tool = Renderer(
+        wrap(
+            byte_fallback_unigram(),
+            "{% for m in messages %}\u95ee\uff1a{{ m['content'] }}\n\n{% endfor %}\u7b54\uff1a",
+        )
+    )
+    found = tool.render(Prompt(content))
+    tokens = tool.tokenizer.convert_ids_to_tokens(found.ids)
+    pieces = [
+        bytes([int(token[3:5], 16)]) if token.startswith("<0x") else token.replace("\u2581", " ").encode()
+        for token in tokens
+    ]
+    assert b"".join(pieces[: found.instruction[0]]).decode().strip(" ") == "\u95ee\uff1a"
+    assert b"".join(pieces[: found.t_inst + 1]).decode().lstrip(" ") == f"\u95ee\uff1a{content}"
+
+
+def test_byte_tokens_that_cannot_be_told_apart_are_refused() -> None:
+    # The normalizer turns one character into three, so bytes and characters no longer correspond.
+    template = "{% for m in messages %}U {{ m['content'] }}\n{% endfor %}"
+    tool = Renderer(wrap(byte_fallback_unigram(normalizers.NFKD()), template))
+    with pytest.raises(PositionError, match="one stretch of text"):
+        tool.render(Prompt("stop \u00bd\U0001f642"))
+    assert tool.render(Prompt("\u00bd\U0001f642 stop")).t_inst
+
+
+def test_thinking_switch_of_a_template_that_wants_parts() -> None:
+    template = (
+        "{% for m in messages %}<s>{% for part in m['content'] %}{{ raise_exception('no text') if part is string }}"
+        "{{ part['text'] }}{% endfor %}[/INST]{% endfor %}{{ '<think>' if enable_thinking else '' }}"
+    )
+    assert renderer(template, thinking=True).render(Prompt("Hello")).text == "<s>Hello[/INST]<think>"
+    assert renderer(template, thinking=False).render(Prompt("Hello")).text == "<s>Hello[/INST]"
+
+
+def test_named_templates_use_the_default_one() -> None:
+    tokenizer = wrap(byte_level_tokenizer()._tokenizer, None)
+    tokenizer.chat_template = {"default": PLAIN, "tool_use": "{{ tools }}"}
+    assert Renderer(tokenizer).render(Prompt("Hello")).text == "USER: Hello\nASSISTANT:"
+    tokenizer.chat_template = {"rag": PLAIN, "tool_use": "{{ tools }}"}
+    with pytest.raises(PositionError, match="no default"):
+        Renderer(tokenizer).render(Prompt("Hello"))
+
+
+def test_templates_that_read_the_content_are_refused_only_where_it_matters() -> None:
+    # Keeps what follows a closed think block, and drops one tail where the text asks for it.
+    template = (
+        "{% for m in messages %}U:{{ m['content'].split('</think>') | last }}|{% endfor %}"
+        "{{ '' if '/quick' in messages[-1]['content'] else '<think>' }}"
+    )
+    tool = renderer(template)
+    assert marked(tool, "plain words") == ("s", "<think>")
+    for content in ("a</think>b", "a /quick one"):
+        with pytest.raises(PositionError, match="depending on its text"):
+            tool.render(Prompt(content))
+
+
 def unigram_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -7,9 +7,11 @@ that does anything but trim the content is refused, never guessed at.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, pairwise
 from typing import Any
 
 from undertow.errors import ModelError, PositionError
@@ -19,6 +21,8 @@ _CACHED_FRAMES = 256
 
 # Mixed case, quotes, markup, an accent and an inner line break: whatever rewrites content, changes one of these.
 _SENTINEL = "sEnt{n}iNel \"q\" 'a' \\b <c> & \u00e9  d\ne%7B{n}Tinel"
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,19 @@ class Renderer:
         self.thinking = thinking
         self._frames: OrderedDict[tuple[tuple[str, str], ...], _Frame] = OrderedDict()
         self._as_parts = False
-        self._added_ids = frozenset(getattr(tokenizer, "added_tokens_decoder", {}))
+        # Added tokens that are blank themselves are text like any other.
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._added_ids = frozenset(index for index, token in added.items() if str(token).strip())
         if not getattr(tokenizer, "is_fast", False):
             raise PositionError("The tokenizer gives no character offsets: load its fast version (tokenizer.json).")
         if not getattr(tokenizer, "chat_template", None):
             raise PositionError(
                 "The tokenizer has no chat template, so the instruction cannot be located: set tokenizer.chat_template."
             )
-        if thinking is not None and self._raw([_user("a")], True) == self._raw([_user("a")], False):
-            raise ModelError("The chat template has no thinking switch: leave thinking unset for this model.")
+        if thinking is not None:
+            self._frame([_user("a")], fresh=False)  # finds out whether content goes in as parts
+            if self._raw([_user("a")], True) == self._raw([_user("a")], False):
+                raise ModelError("The chat template has no thinking switch: leave thinking unset for this model.")
 
     def render(self, prompt: Prompt) -> Rendered:
         """Render one prompt; see `render_many`."""
@@ -164,9 +172,11 @@ class Renderer:
         for attempt in range(2):
             frame = self._frame(messages, fresh=attempt > 0)
             text = self._raw(messages, self.thinking)
-            for kept in (content, content.strip(), content.rstrip(), content.lstrip()):
-                if text == frame.before + kept + frame.after:
-                    return text, len(frame.before), len(frame.before) + len(kept)
+            start, end = len(frame.before), len(text) - len(frame.after)
+            kept = text[start:end]
+            trimmed = kept in content and kept.strip() == content.strip()
+            if trimmed and text == frame.before + kept + frame.after:
+                return text, start, end
         raise PositionError(
             "The chat template rewrites this message or changes what stands around it depending on its text, "
             "so the instruction's tokens cannot be told: use another template or other content."
@@ -228,11 +238,13 @@ class Renderer:
             raise PositionError(
                 f"The prompt has {len(ids)} tokens and the model reads at most {self.context}: shorten it."
             )
-        offsets = self._widen_blank_tokens(ids, offsets)
+        offsets = self._widen_blank_tokens(ids, self._split_byte_runs(ids, offsets, start, end))
         inside = [
             index
             for index, (first, last) in enumerate(offsets)
-            if first < end and last > start and not self._reaches_out(ids[index], first, last, start, end)
+            if first < end
+            and last > start
+            and not self._only_swallows(ids[index], text[max(first, start) : min(last, end)])
         ]
         if not inside:
             raise PositionError("The tokenizer gives the user's message no token of its own.")
@@ -247,9 +259,40 @@ class Renderer:
             offsets=offsets,
         )
 
-    def _reaches_out(self, token: int, first: int, last: int, start: int, end: int) -> bool:
-        """Whether a template's special token has merely swallowed blanks at the content's edge."""
-        return token in self._added_ids and (first < start or last > end)
+    def _only_swallows(self, token: int, covered: str) -> bool:
+        """Whether a special token beside the content has merely swallowed the blanks at its edge."""
+        return token in self._added_ids and not covered.strip()
+
+    def _split_byte_runs(
+        self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int
+    ) -> list[tuple[int, int]]:
+        """Give byte tokens that share the span of a whole unknown piece (Unigram) a character each."""
+        if all(here != there or here[1] - here[0] < 2 for here, there in pairwise(offsets)):
+            return offsets
+        split: list[tuple[int, int]] = []
+        for (first, last), run in groupby(range(len(ids)), key=offsets.__getitem__):
+            indices = list(run)
+            spans = [(first, last)] * len(indices)
+            if len(indices) > 1 and last - first > 1:
+                spans = self._characters([ids[index] for index in indices], first, last) or spans
+                if any(low < edge < high for low, high in spans for edge in (start, end)):
+                    raise PositionError(
+                        "The tokenizer gives several tokens one stretch of text across the edge of the user's message, "
+                        "so the instruction's tokens cannot be told: use other content or another tokenizer."
+                    )
+            split.extend(spans)
+        return split
+
+    def _characters(self, run: list[int], first: int, last: int) -> list[tuple[int, int]]:
+        """The character of each byte token of a run over text[first:last]; empty where the two do not match."""
+        found = [_BYTE_TOKEN.fullmatch(token) for token in self.tokenizer.convert_ids_to_tokens(run)]
+        read = bytes(int(match[1], 16) for match in found if match).decode("utf-8", errors="replace")
+        spans = [
+            (first + index, first + index + 1)
+            for index, character in enumerate(read)
+            for _ in character.encode("utf-8")
+        ]
+        return spans if all(found) and len(read) == last - first and len(spans) == len(run) else []
 
     def _widen_blank_tokens(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Give tokens of trimmed blanks (GPT-2 style offsets) the characters they stand for."""
