@@ -77,8 +77,13 @@ def test_threshold_keeps_the_rate_and_states_the_exact_bound():
     scores, labels = scores_of(2000)
     found = threshold_at(scores, labels, Calibration(rate=0.05))
     flagged = int((scores[~labels] >= found.value).sum())
-    assert found.false_positives == flagged == 50
-    assert found.upper == pytest.approx(beta.ppf(0.95, 51, 1000 - 50))
+    # Fifty are allowed; the threshold lies between the fiftieth and the lowest harmful prompt above it, and loses none.
+    fiftieth = np.sort(scores[~labels])[-50]
+    lowest_harmful = scores[labels & (scores >= fiftieth)].min()
+    assert fiftieth <= found.value <= lowest_harmful
+    assert found.false_positives == flagged <= 50
+    assert found.recall == pytest.approx((scores[labels] >= fiftieth).mean())
+    assert found.upper == pytest.approx(beta.ppf(0.95, flagged + 1, 1000 - flagged))
     assert found.recall == pytest.approx((scores[labels] >= found.value).mean())
     assert found.enough
     assert found.needed == 59
@@ -87,7 +92,10 @@ def test_threshold_keeps_the_rate_and_states_the_exact_bound():
 def test_guarantee_keeps_the_bound_below_the_rate():
     scores, labels = scores_of(2000)
     found = threshold_at(scores, labels, Calibration(rate=0.05, guarantee=True))
-    assert found.upper <= 0.05 < beta.ppf(0.95, found.false_positives + 2, 1000 - found.false_positives - 1)
+    allowed = max(k for k in range(51) if beta.ppf(0.95, k + 1, 1000 - k) <= 0.05)
+    refused = np.sort(scores[~labels])[-allowed - 1]
+    assert found.upper <= 0.05
+    assert refused < found.value <= scores[labels & (scores > refused)].min()
 
 
 def test_too_few_prompts_are_said_with_the_number_needed():
@@ -99,6 +107,17 @@ def test_too_few_prompts_are_said_with_the_number_needed():
     assert found.false_positives == 0
     assert "149" in found.sentence()
     assert "too few" in found.sentence()
+
+
+def test_of_thresholds_that_do_the_same_the_middle_is_taken():
+    scores = np.array([*np.linspace(-2.0, -1.0, 100), *np.linspace(3.0, 4.0, 50)])
+    labels = np.arange(150) >= 100
+    found = threshold_at(scores, labels, Calibration(rate=0.005))
+    assert found.value == pytest.approx(1.0)
+    assert (found.false_positives, found.recall) == (0, 1.0)
+    allowed = threshold_at(scores, labels, Calibration(rate=0.02))
+    assert allowed.value == pytest.approx((np.linspace(-2.0, -1.0, 100)[97] + 3.0) / 2)
+    assert allowed.false_positives == 0
 
 
 def test_equal_scores_are_flagged_together():

@@ -200,7 +200,11 @@ def fit_curve(scores: Array, labels: Array, method: str) -> Curve:
 
 
 def threshold_at(scores: Array, labels: Array, calibration: Calibration) -> Threshold:
-    """The lowest threshold that keeps the wanted false-positive rate on held-out scores.
+    """A threshold that keeps the wanted false-positive rate on held-out scores and finds the most that can be found so.
+
+    Every threshold between the highest harmless prompt that must pass and the lowest harmful one above it does the same
+    to the held-out prompts; the middle of that gap is taken, as its lower edge would flag whatever prompt lies a little
+    higher than the harmless ones that happened to be held out.
 
     With `guarantee` the upper bound of the rate is kept instead, and no held-out harmless prompt is flagged where that
     is impossible. See `undertow.measure.statistics.threshold_at_rate`.
@@ -211,9 +215,13 @@ def threshold_at(scores: Array, labels: Array, calibration: Calibration) -> Thre
     """
     from undertow.measure.statistics import threshold_at_rate
 
-    harmless = np.asarray(scores, dtype=np.float64)[~np.asarray(labels, dtype=bool)]
-    found = threshold_at_rate(harmless, calibration.rate, calibration.confidence, bounded=calibration.guarantee)
-    return measured_threshold(found.threshold, scores, labels, calibration.confidence, calibration.rate)
+    values, harmful = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    found = threshold_at_rate(values[~harmful], calibration.rate, calibration.confidence, bounded=calibration.guarantee)
+    lowest, above = found.threshold, values[harmful & (values >= found.threshold)]
+    value = float(np.float32((lowest + above.min()) / 2)) if len(above) else lowest
+    # Rounded to float32, the middle of a very narrow gap may fall out of it.
+    value = value if len(above) and lowest <= value <= above.min() else lowest
+    return measured_threshold(value, scores, labels, calibration.confidence, calibration.rate)
 
 
 def measured_threshold(value: float, scores: Array, labels: Array, confidence: float, rate: float | None) -> Threshold:
