@@ -320,6 +320,7 @@ def score_curves(
                 objects.Scatter(
                     x=[*places, *reversed(places)],
                     y=[*(float(value) for value in curve.high), *(float(value) for value in reversed(curve.low))],
+                    mode="lines",
                     fill="toself",
                     fillcolor=faint(colour),
                     line={"width": 0},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ class Report:
         headlines: The few numbers that carry the summary.
         sections: The parts.
         findings: The findings, tabled after the summary.
+        foremost: Ids of the findings that stand first; the others are folded away beneath them. All stand there where
+            this is empty.
         rules: For each finding's id, the rule that computed its verdict.
         run: What was run: model, seed, versions, durations; shown at the end.
         terms: Words that the reader may not know, with their meaning.
@@ -77,6 +79,7 @@ class Report:
     sections: Sequence[Section]
     headlines: Sequence[Headline] = ()
     findings: Sequence[Finding] = ()
+    foremost: Sequence[str] = ()
     rules: Mapping[str, str | Claim] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     terms: Mapping[str, str] = field(default_factory=dict)
@@ -129,12 +132,23 @@ class Report:
         template = environment.from_string(_resource("report.html.jinja"))
         return template.render(
             report=self,
-            findings=findings_table(self.findings, self.rules) if self.findings else None,
+            findings=self._findings_tables(),
             style=markupsafe.Markup(_resource("report.css")),
             script=markupsafe.Markup(_resource("report.js")),
             plotly=markupsafe.Markup(_plotly_script()) if figures else "",
             figures=markupsafe.Markup(_script_json(figures)),
         )
+
+    def _findings_tables(self) -> list[Table]:
+        if not self.findings:
+            return []
+        first = [finding for finding in self.findings if not self.foremost or finding.id in self.foremost]
+        others = [finding for finding in self.findings if finding not in first]
+        tables = [findings_table(first, self.rules)] if first else []
+        if others:
+            folded = findings_table(others, self.rules)
+            tables.append(replace(folded, caption=f"{len(others)} more findings", folded=True))
+        return tables
 
     def write(self, path: str | Path) -> Path:
         """Write the page, whole or not at all.

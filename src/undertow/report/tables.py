@@ -43,12 +43,14 @@ class Table:
         rows: Rows of texts, numbers or cells, as many as there are headings.
         numeric: Which columns are numbers, aligned right, by index.
         caption: What the table shows.
+        folded: Whether the reader has to open it.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     numeric: tuple[int, ...] = ()
     caption: str = ""
+    folded: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:
