@@ -15,12 +15,15 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/capture.py
-	$(BIN)/python benchmarks/guard.py
-	$(BIN)/python benchmarks/replay.py
+	mkdir -p build/benchmarks
+	$(BIN)/python benchmarks/capture.py --json build/benchmarks/capture.json
+	$(BIN)/python benchmarks/guard.py --json build/benchmarks/guard.json
+	$(BIN)/python benchmarks/replay.py --json build/benchmarks/replay.json
+	$(BIN)/python benchmarks/table.py build/benchmarks docs/benchmarks.md
 
 pictures: demo
 	$(BIN)/python docs/pictures.py demo/report.html docs/images
+	$(BIN)/python docs/readme.py demo/findings.json README.md
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

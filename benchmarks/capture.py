@@ -41,10 +41,8 @@ def main() -> None:
                 decoder(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True)
 
     seconds = interleaved({"bare": bare, "capture": capture, "output_hidden_states": stacked}, arguments.repeats)
-    figures = {}
-    print(
-        f"{arguments.prompts} prompts of 32 to 128 tokens, {len(batches)} batches, {chat.layers + 1} states x 2 positions"
-    )
+    figures, states = {}, chat.layers + 1
+    print(f"{arguments.prompts} prompts of 32 to 128 tokens, {len(batches)} batches, {states} states x 2 positions")
     for name in ("capture", "output_hidden_states"):
         found = ratio(seconds, name, "bare")
         figures[name] = found

@@ -29,7 +29,7 @@ _HOMES = {
     "UndertowError": "undertow.errors",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from undertow.errors import UndertowError as UndertowError
