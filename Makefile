@@ -22,7 +22,8 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/table.py build/benchmarks docs/benchmarks.md
 
 pictures: demo
-	$(BIN)/python docs/pictures.py demo/report.html docs/images
+	$(BIN)/python docs/pictures.py demo/report.html demo/pictures
+	cp demo/pictures/belief-map-1280-light.png demo/pictures/belief-map-1280-dark.png docs/images
 	$(BIN)/python docs/readme.py demo/findings.json README.md
 
 .venv/ready: pyproject.toml constraints.txt
