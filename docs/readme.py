@@ -9,7 +9,7 @@ from pathlib import Path
 
 SHOWN = {
     "guard.jailbroken_recall": "jailbroken requests that the guard flags (best rule, at 2 % false positives)",
-    "guard.centroid.jailbroken_recall": "the same for the rule `centroid`, fitted on the same prompts and held to the same rate",
+    "guard.centroid.jailbroken_recall": "the same for the rule `centroid`, on the same prompts at the same rate",
     "guard.published.jailbroken_recall": "the same for the published rule to the letter, with its own threshold 0",
     "guard.refused_harmless_accuracy": "refused look-alikes that the guard recognises as harmless",
     "guard.false_positive_rate": "harmless requests that the guard flags",

@@ -14,10 +14,11 @@ from undertow.studies.demo.run import run_demo as write_demo
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The measuring replaced by a small earlier run; what was asked for is noted."""
     seen: dict[str, Any] = {}
+    earlier = demonstrated()[0]
 
     def measure(model: Any, **options: Any) -> Any:
         seen.update(options, model=model)
-        return demonstrated()[0]
+        return earlier
 
     monkeypatch.setattr(module, "measure_demo", measure)
     return seen

@@ -25,6 +25,8 @@ def _run(seed: int, *cells: Cell) -> Run:
         "learning_rate": 6,
         "primer": 7,
         "matrix_rate": 8,
+        "finish": 9,
+        "finish_rate": 0.5,
     }
     return Run(seed, 1.0, 1.5, 1, 0.5, recipe, _evaluation(*cells))
 

@@ -36,8 +36,6 @@ def test_a_rival_is_the_guard_that_fit_makes_of_its_rule(result: DemoResult):
     )
     detector = result.detector("centroid")
     assert detector is not None
-    if result.guard.rule == "centroid":
-        pytest.skip("the saved guard itself uses this rule")
     assert detector.threshold == pytest.approx(alone.threshold, abs=1e-4)
     prompts = result.cell("suffix").observed.prompts
     np.testing.assert_allclose(detector.scores["suffix"], alone.score(prompts), atol=1e-4)
