@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
 import undertow as ut
-from tests.builders import CHATML, PROMPTS, byte_level_tokenizer, tiny_chat, tiny_model, wrap
+from tests.builders import PROMPTS, byte_level_tokenizer, tiny_chat, tiny_model
 from undertow.errors import ModelError
 from undertow.model import ChatModel
 
@@ -31,42 +29,6 @@ def test_load_reads_a_folder(tmp_path: object) -> None:
     wanted = ChatModel(tiny_model("llama"), byte_level_tokenizer())
     torch.testing.assert_close(chat.logits(PROMPTS), wanted.logits(PROMPTS), atol=1e-5, rtol=1e-5)
     assert chat.identity.fingerprint == wanted.identity.fingerprint
-
-
-@pytest.mark.parametrize("name", ["organism:none", "organism:", "organism:../x", "/no/such/folder", "no-such/model"])
-def test_what_cannot_be_loaded_is_refused_in_one_sentence(name: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        ut.load(name)
-    assert "\n" not in str(caught.value)
-
-
-def test_folder_without_a_model(tmp_path: object) -> None:
-    with pytest.raises(ModelError, match=r"no config\.json"):
-        ut.load(str(tmp_path))
-    with pytest.raises(ModelError, match="Unknown dtype"):
-        ut.load(str(tmp_path), dtype="float99")
-
-
-def test_identity_names_what_differs() -> None:
-    base = tiny_chat("llama").identity
-    assert tiny_chat("llama").identity.differences(base) == []
-    assert tiny_chat("llama", seed=1).identity.differences(base) == ["weights"]
-    assert "architecture" in tiny_chat("llama", layers=2).identity.differences(base)
-    other = wrap(byte_level_tokenizer()._tokenizer, CHATML + " ")
-    assert ChatModel(tiny_model("llama"), other).identity.differences(base) == ["chat template"]
-    thinking = wrap(byte_level_tokenizer()._tokenizer, CHATML + "{% if enable_thinking %}<think>{% endif %}")
-    differs = ChatModel(tiny_model("llama"), thinking, thinking=True).identity.differences(base)
-    assert differs == ["chat template", "thinking mode"]
-    larger = copy.deepcopy(byte_level_tokenizer())
-    larger.add_tokens(["zzzz"])
-    assert ChatModel(tiny_model("llama"), larger).identity.differences(base) == ["tokenizer"]
-
-
-def test_identity_survives_a_change_of_dtype() -> None:
-    model = tiny_model("llama").bfloat16()
-    low = ChatModel(copy.deepcopy(model), byte_level_tokenizer()).identity
-    high = ChatModel(model.float(), byte_level_tokenizer()).identity
-    assert low.differences(high) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
