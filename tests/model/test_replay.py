@@ -85,6 +85,15 @@ def test_prompts_past_a_sliding_window_are_not_seen_too_far_back() -> None:
     assert chat.replay_method == "tree"
     found = chat.replay(PROMPTS, branches, progress=False)
     torch.testing.assert_close(found, naive(chat, branches), atol=1e-5, rtol=1e-5)
+    with pytest.raises(EditError, match="would be wrong"):
+        chat.replay(PROMPTS, branches, method="tree", progress=False)
+
+
+def test_a_method_that_the_model_does_not_bear_is_refused_even_when_asked_for() -> None:
+    chat = tiny_chat("llama")
+    chat._replayer.method = "loop"
+    with pytest.raises(EditError, match="would be wrong"):
+        chat.replay(PROMPTS, [[]], method="expanded", progress=False)
 
 
 def test_the_prefix_is_read_once() -> None:

@@ -67,21 +67,24 @@ class Replayer:
             raise EditError("Replay needs at least one branch; an empty branch is the unedited prompt.")
         for edit in dict.fromkeys(edit for branch in branches for edit in branch):
             check_edit(self.chat.anatomy, edit, len(rendered))
-        if method is None:
-            self.method = self.method or self._find_method()
-        width = len(tokens) if tokens is not None else None
+        self.method = self.method or self._find_method()
         results = []
         with progress_bar(len(rendered) * len(branches), "Replaying", enabled=progress) as advance:
             for prompt, item in enumerate(rendered):
                 if last > len(item):
                     raise EditError(f"Replay of the last {last} tokens of a prompt that has {len(item)}.")
-                chosen = method or self._for_length(len(item))
+                exact = self._for_length(len(item))
+                chosen = method or exact
+                if METHODS.index(chosen) < METHODS.index(exact):
+                    raise EditError(
+                        f"Replay by {chosen!r} would be wrong on this model for a prompt of {len(item)} tokens: "
+                        f"use {exact!r} or leave the method out."
+                    )
                 parts = [
                     _select(part, tokens)
                     for part in self._branches(item, prompt, branches, last, branch_budget, chosen, advance)
                 ]
                 results.append(torch.cat(parts))
-        assert width is None or results[0].shape[1] == width
         return torch.stack(results)
 
     def _branches(
