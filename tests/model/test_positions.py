@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from tests.builders import CHATML, CORPUS, SPECIALS, byte_level_tokenizer, wrap
 from undertow.errors import ModelError, PositionError
@@ -15,7 +15,7 @@ PLAIN = "{% for m in messages %}USER: {{ m['content'] }}\nASSISTANT:{% endfor %}
 
 
 def renderer(template: str = CHATML, **options: object) -> Renderer:
-    return Renderer(wrap(byte_level_tokenizer()._tokenizer, template), **options)  # type: ignore[arg-type]
+    return Renderer(wrap(byte_level_tokenizer().backend_tokenizer, template), **options)  # type: ignore[arg-type]
 
 
 def marked(tool: Renderer, content: str) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def test_a_token_that_merges_content_and_template_belongs_to_the_instruction() -
 
 
 def test_special_tokens_that_swallow_blanks_stay_out_of_the_instruction() -> None:
-    inner = byte_level_tokenizer()._tokenizer
+    inner = byte_level_tokenizer().backend_tokenizer
     clone = Tokenizer.from_str(inner.to_str())
     clone.add_special_tokens([AddedToken("<|end|>", lstrip=True, rstrip=True)])
     tool = Renderer(wrap(clone, "{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}go"))
@@ -157,7 +157,7 @@ def test_prompts_longer_than_the_context_are_refused() -> None:
 
 def test_no_template_and_no_switch() -> None:
     with pytest.raises(PositionError, match="no chat template"):
-        Renderer(wrap(byte_level_tokenizer()._tokenizer, None))
+        Renderer(wrap(byte_level_tokenizer().backend_tokenizer, None))
     with pytest.raises(ModelError, match="no thinking switch"):
         renderer(thinking=True)
 
@@ -194,7 +194,7 @@ def test_templates_that_trim_in_their_own_way(ends: str, kept: str) -> None:
 
 
 def swallowing(*names: str) -> Renderer:
-    clone = Tokenizer.from_str(byte_level_tokenizer()._tokenizer.to_str())
+    clone = Tokenizer.from_str(byte_level_tokenizer().backend_tokenizer.to_str())
     clone.add_special_tokens([AddedToken(name, lstrip=True, rstrip=True) for name in names])
     return Renderer(wrap(clone, "{% for m in messages %}U:\n{{ m['content'] }}\n<|end|>{% endfor %}\ngo"))
 
@@ -220,7 +220,7 @@ def test_the_users_own_special_tokens_belong_to_the_instruction(content: str, fi
 
 
 def test_blank_added_tokens_are_text_like_any_other() -> None:
-    clone = Tokenizer.from_str(byte_level_tokenizer()._tokenizer.to_str())
+    clone = Tokenizer.from_str(byte_level_tokenizer().backend_tokenizer.to_str())
     clone.add_tokens([AddedToken("\n\n", normalized=False)])
     tool = Renderer(wrap(clone, "{% for m in messages %}U: {{ m['content'] }}\n{% endfor %}A:"))
     found = tool.render(Prompt("stop\n"))
@@ -262,12 +262,33 @@ def test_byte_tokens_that_share_one_span_are_told_apart(content: str) -> None:
 
 
 def test_byte_tokens_that_cannot_be_told_apart_are_refused() -> None:
-    # The normalizer turns one character into three, so bytes and characters no longer correspond.
+    # Alone, the content's last character reads "!!"; before the template's line break it reads nothing.
+    either = normalizers.Sequence(
+        [normalizers.Replace(Regex("\u00bd\n"), "\n"), normalizers.Replace("\u00bd", "!!\u00e9")]
+    )
     template = "{% for m in messages %}U {{ m['content'] }}\n{% endfor %}"
-    tool = Renderer(wrap(byte_fallback_unigram(normalizers.NFKD()), template))
+    tool = Renderer(wrap(byte_fallback_unigram(either), template))
     with pytest.raises(PositionError, match="one stretch of text"):
-        tool.render(Prompt("stop \u00bd\U0001f642"))
+        tool.render(Prompt("stop \U0001f642\u00bd"))
     assert tool.render(Prompt("\u00bd\U0001f642 stop")).t_inst
+
+
+def test_byte_tokens_of_characters_that_a_normalizer_expands_are_told_apart() -> None:
+    # One character becomes three and two become one, so that bytes and characters agree in number by chance only.
+    template = "{% for m in messages %}\u2474\u00ff{{ m['content'] }}\u2474\n{% endfor %}"
+    for normalizer in (normalizers.NFKD(), normalizers.NFKC()):
+        tool = Renderer(wrap(byte_fallback_unigram(normalizer), template))
+        for content in ("stop \u00bd\U0001f642", "o\u0301A\u0301E\u0301E\u0301", "\u00bd", "\ufb01\U0001f642"):
+            found = tool.render(Prompt(content))
+            tokens = tool.tokenizer.convert_ids_to_tokens(found.ids[: found.t_inst + 1])
+            pieces = [
+                bytes([int(token[3:5], 16)]) if token.startswith("<0x") else token.replace("\u2581", " ").encode()
+                for token in tokens
+            ]
+            whole = normalizer.normalize_str(f"\u2474\u00ff{content}")
+            assert b"".join(pieces).decode().lstrip(" ") == whole
+            before = b"".join(pieces[: found.instruction[0]]).decode().lstrip(" ")
+            assert before == normalizer.normalize_str("\u2474\u00ff")
 
 
 def test_thinking_switch_of_a_template_that_wants_parts() -> None:
@@ -280,7 +301,7 @@ def test_thinking_switch_of_a_template_that_wants_parts() -> None:
 
 
 def test_named_templates_use_the_default_one() -> None:
-    tokenizer = wrap(byte_level_tokenizer()._tokenizer, None)
+    tokenizer = wrap(byte_level_tokenizer().backend_tokenizer, None)
     tokenizer.chat_template = {"default": PLAIN, "tool_use": "{{ tools }}"}
     assert Renderer(tokenizer).render(Prompt("Hello")).text == "USER: Hello\nASSISTANT:"
     tokenizer.chat_template = {"rag": PLAIN, "tool_use": "{{ tools }}"}
@@ -325,13 +346,13 @@ def word_piece_tokenizer() -> Tokenizer:
 def trimmed_offsets_tokenizer() -> Tokenizer:
     from tokenizers import processors
 
-    clone = Tokenizer.from_str(byte_level_tokenizer()._tokenizer.to_str())
+    clone = Tokenizer.from_str(byte_level_tokenizer().backend_tokenizer.to_str())
     clone.post_processor = processors.ByteLevel(trim_offsets=True)
     return clone
 
 
 TOKENIZERS = {
-    "byte-level": lambda: byte_level_tokenizer()._tokenizer,
+    "byte-level": lambda: byte_level_tokenizer().backend_tokenizer,
     "trimmed offsets": trimmed_offsets_tokenizer,
     "sentence-piece style": unigram_tokenizer,
     "word-piece": word_piece_tokenizer,

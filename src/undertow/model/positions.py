@@ -23,6 +23,9 @@ _CACHED_FRAMES = 256
 _SENTINEL = "sEnt{n}iNel \"q\" 'a' \\b <c> & \u00e9  d\ne%7B{n}Tinel"
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
+_BYTE_LEVEL_SPACE = "\u0120"
+_META_SPACE = "\u2581"
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,9 @@ class Renderer:
         self._as_parts = False
         # Added tokens that are blank themselves are text like any other.
         added = getattr(tokenizer, "added_tokens_decoder", {})
-        self._added_ids = frozenset(index for index, token in added.items() if str(token).strip())
+        self._added_ids = frozenset(
+            index for index, token in added.items() if str(token).replace(_META_SPACE, " ").strip()
+        )
         if not getattr(tokenizer, "is_fast", False):
             raise PositionError("The tokenizer gives no character offsets: load its fast version (tokenizer.json).")
         if not getattr(tokenizer, "chat_template", None):
@@ -110,7 +115,7 @@ class Renderer:
         if thinking is not None:
             self._frame([_user("a")], fresh=False)  # finds out whether content goes in as parts
             if self._raw([_user("a")], True) == self._raw([_user("a")], False):
-                raise ModelError("The chat template has no thinking switch: leave thinking unset for this model.")
+                raise ModelError(self._no_switch())
 
     def render(self, prompt: Prompt) -> Rendered:
         """Render one prompt; see `render_many`."""
@@ -160,6 +165,11 @@ class Renderer:
             raise PositionError(f"The chat template refuses this conversation: {_first_line(error)}.") from error
         if not isinstance(text, str):
             raise PositionError("The chat template does not render to one text: pass one conversation at a time.")
+        if self._as_parts and any(str(message["content"]) in text for message in shaped):
+            raise PositionError(
+                "The chat template takes the user's message as parts and prints those of another as they are: "
+                "leave out the system message."
+            )
         return text
 
     def _locate(self, messages: list[Message]) -> tuple[str, int, int]:
@@ -238,7 +248,7 @@ class Renderer:
             raise PositionError(
                 f"The prompt has {len(ids)} tokens and the model reads at most {self.context}: shorten it."
             )
-        offsets = self._widen_blank_tokens(ids, self._split_byte_runs(ids, offsets, start, end))
+        offsets = self._restore_trimmed(text, ids, self._split_byte_runs(text, ids, offsets, start, end))
         inside = [
             index
             for index, (first, last) in enumerate(offsets)
@@ -264,47 +274,104 @@ class Renderer:
         return token in self._added_ids and not covered.strip()
 
     def _split_byte_runs(
-        self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int
+        self, text: str, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int
     ) -> list[tuple[int, int]]:
-        """Give byte tokens that share the span of a whole unknown piece (Unigram) a character each."""
+        """Part byte tokens that share the span of a whole unknown piece (Unigram) at the instruction's edges."""
         if all(here != there or here[1] - here[0] < 2 for here, there in pairwise(offsets)):
             return offsets
         split: list[tuple[int, int]] = []
         for (first, last), run in groupby(range(len(ids)), key=offsets.__getitem__):
-            indices = list(run)
-            spans = [(first, last)] * len(indices)
-            if len(indices) > 1 and last - first > 1:
-                spans = self._characters([ids[index] for index in indices], first, last) or spans
-                if any(low < edge < high for low, high in spans for edge in (start, end)):
-                    raise PositionError(
-                        "The tokenizer gives several tokens one stretch of text across the edge of the user's message, "
-                        "so the instruction's tokens cannot be told: use other content or another tokenizer."
-                    )
-            split.extend(spans)
+            count = len(list(run))
+            edges = [edge for edge in (start, end) if first < edge < last]
+            if count == 1 or last - first < 2:
+                split.extend([(first, last)] * count)
+                continue
+            bytes_ = self._bytes(ids[len(split) : len(split) + count])
+            if bytes_ == text[first:last].encode("utf-8"):
+                borders = list(range(first, last + 1))
+                counts = [len(character.encode("utf-8")) for character in text[first:last]]
+            else:
+                # A mark that was composed into the last character lies in no token's span.
+                following = offsets[len(split) + count][0] if len(split) + count < len(offsets) else len(text)
+                borders = [first, *edges, max(last, following)]
+                counts = self._bytes_between(text, bytes_, borders) if edges else [count]
+            for span, share in zip(pairwise(borders), counts, strict=True):
+                split.extend([span] * share)
         return split
 
-    def _characters(self, run: list[int], first: int, last: int) -> list[tuple[int, int]]:
-        """The character of each byte token of a run over text[first:last]; empty where the two do not match."""
+    def _bytes(self, run: list[int]) -> bytes:
+        """What a run of byte tokens reads; nothing where other tokens are among them."""
         found = [_BYTE_TOKEN.fullmatch(token) for token in self.tokenizer.convert_ids_to_tokens(run)]
-        read = bytes(int(match[1], 16) for match in found if match).decode("utf-8", errors="replace")
-        spans = [
-            (first + index, first + index + 1)
-            for index, character in enumerate(read)
-            for _ in character.encode("utf-8")
-        ]
-        return spans if all(found) and len(read) == last - first and len(spans) == len(run) else []
+        return bytes(int(match[1], 16) for match in found if match) if all(found) else b""
 
-    def _widen_blank_tokens(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Give tokens of trimmed blanks (GPT-2 style offsets) the characters they stand for."""
-        if all(last > first for first, last in offsets):
+    def _bytes_between(self, text: str, read: bytes, borders: list[int]) -> list[int]:
+        """How many of the bytes that a normalizer has made stand for each stretch of text between two borders."""
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+
+        def normalized(first: int, last: int) -> bytes:
+            part = text[first:last]
+            return (part if normalizer is None else str(normalizer.normalize_str(part))).encode("utf-8")
+
+        pieces = [normalized(first, last) for first, last in pairwise(borders)]
+        whole = b"".join(pieces)
+        # Other tokens may have taken some of what the first or the last character was expanded to.
+        head = len(normalized(borders[0], borders[0] + 1))
+        foot = len(normalized(borders[-1] - 1, borders[-1]))
+        missing = len(whole) - len(read)
+        skipped = [
+            skip for skip in range(max(missing - foot + 1, 0), min(missing + 1, head)) if whole[skip:].startswith(read)
+        ]
+        counts = [len(piece) for piece in pieces]
+        if read and len(skipped) == 1:
+            counts[0] -= skipped[0]
+            counts[-1] -= missing - skipped[0]
+        if not read or len(skipped) != 1 or min(counts) < 0:
+            raise PositionError(
+                "The tokenizer gives several tokens one stretch of text across the edge of the user's message, "
+                "so the instruction's tokens cannot be told: use other content or another tokenizer."
+            )
+        return counts
+
+    def _restore_trimmed(self, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Give byte-level tokens back the spaces that trimmed offsets leave out of their spans."""
+        if all(here[1] >= there[0] for here, there in pairwise([(0, 0), *offsets, (len(text), 0)])):
             return offsets
-        widened, reached = [], 0
-        for first, last in offsets:
-            if first == last and reached < first:
-                first = reached
-            widened.append((first, last))
+        restored, reached = [], 0
+        starts = [first for first, _ in offsets[1:]] + [len(text)]
+        for token, (first, last), following in zip(
+            self.tokenizer.convert_ids_to_tokens(ids), offsets, starts, strict=True
+        ):
+            leading = len(token) - len(token.lstrip(_BYTE_LEVEL_SPACE))
+            trailing = len(token[leading:]) - len(token[leading:].rstrip(_BYTE_LEVEL_SPACE))
+            low, high = max(reached, first - leading), min(following, last + trailing)
+            if first == last or not text[low:first].strip(" "):
+                first = min(low, first)
+            if not text[last:high].strip(" "):
+                last = max(last, high)
+            restored.append((first, last))
             reached = max(reached, last)
-        return widened
+        return restored
+
+    def _no_switch(self) -> str:
+        switches = _thinking_variables(self.tokenizer.get_chat_template())
+        if not switches:
+            return "The chat template has no thinking switch: leave thinking unset for this model."
+        return (
+            f"The chat template has no thinking switch that is on or off: it reads {' and '.join(switches)}, "
+            "left at the template's own default, so leave thinking unset for this model."
+        )
+
+
+def _thinking_variables(template: str) -> list[str]:
+    """Names that a template reads from its caller and that speak of thinking or reasoning."""
+    from jinja2 import Environment, TemplateError, meta
+
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        read = meta.find_undeclared_variables(environment.parse(_GENERATION_TAG.sub("", template)))
+    except TemplateError:
+        return []
+    return sorted(name for name in read if "think" in name.lower() or "reason" in name.lower())
 
 
 def _user(content: str) -> Message:
