@@ -24,6 +24,7 @@ _HOMES = {
     "PromptSet": "undertow.prompts",
     "Direction": "undertow.measure",
     "Finding": "undertow.measure",
+    "LogitAttribution": "undertow.measure",
     "LatentGuard": "undertow.guard",
     "Verdict": "undertow.guard",
     "UndertowError": "undertow.errors",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from undertow.guard import Verdict as Verdict
     from undertow.measure import Direction as Direction
     from undertow.measure import Finding as Finding
+    from undertow.measure import LogitAttribution as LogitAttribution
     from undertow.model import (
         Activations as Activations,
     )

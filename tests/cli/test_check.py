@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.builders import SHAPES, byte_level_tokenizer, tiny_model
 from tests.cli.conftest import Ground, Run
+from undertow.measure.conformance import CHECKS
 from undertow.model import program
-from undertow.model.conformance import CHECKS
 
 PROMPT = "attack3 the thing4"
 
@@ -43,9 +43,8 @@ def test_a_failed_check_is_exit_code_1(ground: Ground, run: Run, monkeypatch: py
 
 
 def test_what_is_not_covered_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Bloom adds the residual inside its attention module, so no plain projection ends it and no head can be read.
-    monkeypatch.setitem(SHAPES, "bloom", {})
-    tiny_model("bloom").save_pretrained(tmp_path / "model")
+    monkeypatch.setitem(SHAPES, "mamba", {"state_size": 8})
+    tiny_model("mamba").save_pretrained(tmp_path / "model")
     byte_level_tokenizer().save_pretrained(tmp_path / "model")
     outcome = run("check", tmp_path / "model", "--dtype", "bfloat16", "--json")
     assert outcome.code == 0 and outcome.json["dtype"] == "bfloat16" and outcome.json["passed"] is True

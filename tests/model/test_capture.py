@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import PROMPTS, SHAPES, tiny_chat
+from benchmarks.shrink import shrunk_model
+from tests.builders import PROMPTS, SHAPES, byte_level_tokenizer, tiny_chat
 from undertow.errors import ArrayError, EditError, PositionError
 from undertow.model import Activations, ChatModel
 
@@ -148,3 +149,23 @@ def test_wrong_requests_are_refused() -> None:
     with pytest.raises(PositionError, match="not captured"):
         found.at("t_inst", 2)
     assert np.isfinite(found.values.numpy()).all()
+
+
+def test_streams_wider_than_their_embedding_are_captured_as_they_are() -> None:
+    # Mamba in bfloat16 keeps its stream in float32 from the first block on.
+    chat = ChatModel(shrunk_model("mamba").bfloat16(), byte_level_tokenizer())
+    found = chat.capture(PROMPTS, progress=False, tokens_per_batch=1)
+    assert found.values.dtype == torch.float32
+    for index, prompt in enumerate(PROMPTS[:2]):
+        seen: list[torch.Tensor] = []
+        handles = [
+            block.register_forward_hook(lambda module, arguments, output, seen=seen: seen.append(output[0, -1]))
+            for block in chat.model.backbone.layers
+        ]
+        with torch.no_grad():
+            chat.model(input_ids=torch.tensor([chat.render(prompt).ids]), use_cache=False)
+        for handle in handles:
+            handle.remove()
+        assert torch.equal(found.values[index, 1:, 1], torch.stack(seen))
+    first = chat.capture(PROMPTS, states=[0], progress=False)
+    assert first.values.dtype == torch.bfloat16

@@ -62,6 +62,8 @@ def test_stop_and_steer_touch_only_their_rows(chat: ChatModel) -> None:
 def test_steering_reads_the_prompt_only_once() -> None:
     chat = tiny_chat("llama")
     edits = (Add(torch.ones(chat.width), state=1, span="tail"),)
+    # The trials of decoding are passes of their own, once a model.
+    chat.decoding_for(64)
     tokens = []
     handle = chat.anatomy.blocks[0].register_forward_pre_hook(
         lambda module, arguments: tokens.append(arguments[0].shape[1])
@@ -69,7 +71,7 @@ def test_steering_reads_the_prompt_only_once() -> None:
     chat.generate(PROMPTS[1], 2, progress=False, on_prefill=lambda batch: [Steer(edits)])
     handle.remove()
     rendered = chat.render(PROMPTS[1])
-    assert tokens[:2] == [len(rendered), len(rendered.tail)]
+    assert tokens == [len(rendered), len(rendered.tail), 1]
 
 
 def test_steering_may_not_reach_the_instruction() -> None:
@@ -101,6 +103,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
 def test_replies_end_at_the_context_and_at_the_stop_token() -> None:
     chat = tiny_chat("llama", max_position_embeddings=40)
     length = len(chat.render(PROMPTS[0]).ids)
+    chat.decoding_for(40)
     passes: list[int] = []
     handle = chat.model.register_forward_pre_hook(lambda module, inputs: passes.append(1))
     chat.stop_ids = frozenset({-1})

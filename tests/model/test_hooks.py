@@ -25,6 +25,19 @@ def test_visits_see_and_change_the_tensor_at_a_site(site: tuple[str, int]) -> No
     assert torch.equal(chat.logits(PROMPTS[0]), plain)
 
 
+def test_what_else_a_module_returns_is_left_alone() -> None:
+    chat = tiny_chat("llama")
+    outputs: list[tuple[torch.Tensor, object]] = []
+    with attached(chat.anatomy, [(("attention", 1), lambda hidden: hidden * 0)]):
+        handle = chat.model.model.layers[1].self_attn.register_forward_hook(
+            lambda module, arguments, output: outputs.append(output)
+        )
+        chat.logits(PROMPTS[0])
+        handle.remove()
+    [output] = outputs
+    assert isinstance(output, tuple) and len(output) == 2 and float(output[0].abs().max()) == 0
+
+
 def test_hooks_are_removed_when_a_visit_fails() -> None:
     chat = tiny_chat("llama")
 

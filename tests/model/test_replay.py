@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.builders import PROMPTS, SHAPES, tiny_chat
+from benchmarks.shrink import shrunk_model
+from tests.builders import PROMPTS, SHAPES, byte_level_tokenizer, tiny_chat
 from undertow.errors import EditError
 from undertow.model import Add, ChatModel, Edit, ProjectOut, Replace, Scale
 
@@ -80,7 +81,7 @@ def test_whole_prompt_can_be_replayed_and_tokens_chosen() -> None:
 
 
 def test_prompts_past_a_sliding_window_are_not_seen_too_far_back() -> None:
-    chat = tiny_chat("gemma2", sliding_window=8)
+    chat = tiny_chat("gemma2", sliding_window=16)
     branches: list[list[Edit]] = [[], [Scale(0.0, head=(1, 1), span="t_post")]]
     assert chat.replay_method == "tree"
     found = chat.replay(PROMPTS, branches, progress=False)
@@ -89,16 +90,21 @@ def test_prompts_past_a_sliding_window_are_not_seen_too_far_back() -> None:
         chat.replay(PROMPTS, branches, method="tree", progress=False)
 
 
-def test_a_method_that_the_model_does_not_bear_is_refused_even_when_asked_for() -> None:
+def test_a_method_that_the_model_does_not_bear_is_refused_even_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     chat = tiny_chat("llama")
-    chat._replayer.method = "loop"
-    with pytest.raises(EditError, match="would be wrong"):
+    monkeypatch.setattr(chat._replayer, "_equals_loop", lambda method, length: False)
+    with pytest.raises(EditError, match=r"'expanded' would be wrong .* 'loop' or leave"):
         chat.replay(PROMPTS, [[]], method="expanded", progress=False)
+    assert chat.replay(PROMPTS, [[]], progress=False).shape[:2] == (len(PROMPTS), 1)
+    assert chat.replay_method == "loop"
 
 
 def test_the_prefix_is_read_once() -> None:
     chat = tiny_chat("llama")
-    assert chat.replay_method == "tree"
+    # Trials are passes of their own, one a length.
+    assert chat._replayer.method_for(len(chat.render(PROMPTS[1]))) == "tree"
     sizes = []
     handle = chat.anatomy.blocks[0].register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].shape[1]))
     branches: list[list[Edit]] = [[Scale(0.0, head=(1, head), span="t_post")] for head in range(4)]
@@ -120,3 +126,116 @@ def test_wrong_branches_are_refused() -> None:
         chat.replay(PROMPTS, [[]], progress=False)
     with pytest.raises(EditError, match="Unknown replay method"):
         chat.replay(PROMPTS, [[]], method="magic", progress=False)
+
+
+def state_branches(chat: ChatModel, count: int, span: str = "t_post") -> list[list[Edit]]:
+    vectors = torch.randn(count, chat.width, generator=torch.Generator().manual_seed(2))
+    return [[Add(vector, state=1, span=span)] for vector in vectors]
+
+
+def looped(chat: ChatModel, prompt: str, branches: list[list[Edit]]) -> torch.Tensor:
+    """(R, vocabulary) by the model called directly with a plain hook that adds each vector at t_post."""
+    found = []
+    ids = torch.tensor([chat.render(prompt).ids])
+    for [edit] in branches:
+
+        def add(module: object, arguments: tuple[torch.Tensor, ...], edit: Edit = edit) -> tuple[torch.Tensor, ...]:
+            hidden = arguments[0].clone()
+            hidden[:, -1] += edit.value
+            return (hidden, *arguments[1:])
+
+        handle = chat.anatomy.blocks[1].register_forward_pre_hook(add)
+        with torch.no_grad():
+            found.append(torch.log_softmax(chat.model(input_ids=ids).logits[0, -1], -1))
+        handle.remove()
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 60, 500])
+def test_a_model_without_a_window_takes_trees_at_any_length(length: int) -> None:
+    assert tiny_chat("gpt2")._replayer.method_for(length) == "tree"
+
+
+def test_a_window_ends_trees_and_results_equal_the_loop_on_both_sides() -> None:
+    chat = tiny_chat("mistral", sliding_window=32)
+    lengths = (200, 8, 31, 32, 33, 64, 30)
+    methods = [chat._replayer.method_for(length) for length in lengths]
+    assert methods == ["tree" if length < 32 else "expanded" for length in lengths]
+    short, long = "Hi", "Tell me about the bank of the river and about the history of the neighbour's garden."
+    assert len(chat.render(short)) < 32 < len(chat.render(long))
+    branches = state_branches(chat, 5)
+    for prompt, method in ((short, "tree"), (long, "expanded")):
+        found = chat.replay(prompt, branches, progress=False)[0]
+        torch.testing.assert_close(found, looped(chat, prompt, branches), atol=1e-5, rtol=1e-5)
+        assert chat.replay_method == method
+    both = chat.replay([long, short], branches, progress=False)
+    torch.testing.assert_close(both[1], looped(chat, short, branches), atol=1e-5, rtol=1e-5)
+    assert chat.replay_method == "expanded"
+
+
+def test_an_answer_holds_for_shorter_prompts_without_another_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayer = tiny_chat("llama")._replayer
+    tried: list[tuple[str, int]] = []
+    monkeypatch.setattr(replayer, "_equals_loop", lambda method, length: not tried.append((method, length)))  # type: ignore[func-returns-value]
+    assert [replayer.method_for(length) for length in (20, 32, 9, 33)] == ["tree"] * 4
+    assert tried == [("tree", 32), ("tree", 64)]
+
+
+def test_a_failure_holds_for_longer_prompts_and_is_tried_at_the_very_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayer = tiny_chat("llama")._replayer
+    tried: list[tuple[str, int]] = []
+
+    def equals(method: str, length: int) -> bool:
+        tried.append((method, length))
+        return length < {"tree": 25, "expanded": 100}[method]
+
+    monkeypatch.setattr(replayer, "_equals_loop", equals)
+    lengths = (20, 24, 25, 500, 24, 99)
+    found = [replayer.method_for(length) for length in lengths]
+    assert found == ["tree", "tree", "expanded", "loop", "tree", "expanded"]
+    assert tried[:2] == [("tree", 32), ("tree", 20)]
+    assert not any(method == "tree" and length > 32 for method, length in tried)
+
+
+def test_trials_stay_within_the_context() -> None:
+    chat = tiny_chat("gpt2", max_position_embeddings=50)
+    seen: list[int] = []
+    handle = chat.model.register_forward_pre_hook(
+        lambda module, arguments, keywords: seen.append(keywords["input_ids"].shape[1]), with_kwargs=True
+    )
+    assert chat._replayer.method_for(40) == "tree" and chat._replayer.method_for(50) == "tree"
+    handle.remove()
+    assert max(seen) == 50
+    chat = tiny_chat("gpt2", max_position_embeddings=48)
+    branches = state_branches(chat, 40)
+    prompt = "Tell me about the bank of the neighbour"
+    assert len(chat.render(prompt)) + 40 > 48
+    torch.testing.assert_close(
+        chat.replay(prompt, branches, progress=False)[0], looped(chat, prompt, branches), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("gpt_neo", {"window_size": 64}), ("big_bird", {})])
+def test_a_tree_never_outgrows_a_window_or_the_context(kind: str, settings: dict[str, int]) -> None:
+    # GPT-Neo masks by a token's place in the sequence and BigBird's buffers end with the context.
+    chat = ChatModel(shrunk_model(kind, max_position_embeddings=128, **settings), byte_level_tokenizer())
+    branches = state_branches(chat, 150)
+    widths: list[int] = []
+    handle = chat.anatomy.blocks[0].register_forward_pre_hook(
+        lambda module, arguments: widths.append(arguments[0].shape[1])
+    )
+    found = chat.replay(PROMPTS[0], branches, progress=False)[0]
+    handle.remove()
+    length, limit = len(chat.render(PROMPTS[0])), settings.get("window_size", 128)
+    assert chat.replay_method == "tree" and limit - length < max(widths[-2:]) <= limit - length + 1
+    chosen = [0, 40, 60, 149]
+    wanted = looped(chat, PROMPTS[0], [branches[index] for index in chosen])
+    torch.testing.assert_close(found[chosen], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_models_without_a_plain_cache_are_looped() -> None:
+    chat = ChatModel(shrunk_model("mamba"), byte_level_tokenizer())
+    branches = state_branches(chat, 3)
+    found = chat.replay(PROMPTS[0], branches, progress=False)[0]
+    assert chat.replay_method == "loop"
+    torch.testing.assert_close(found, looped(chat, PROMPTS[0], branches), atol=1e-5, rtol=1e-5)

@@ -57,7 +57,7 @@ def check(
     if show_positions is not None:
         _positions(chat, show_positions, system, json)
         return
-    from undertow.model.conformance import conformance
+    from undertow.measure.conformance import conformance
 
     checks = conformance(chat, seed=seed)
     failed = any(one.status == "failed" for one in checks)
@@ -69,7 +69,7 @@ def check(
                 "device": str(chat.device),
                 "fingerprint": chat.identity.fingerprint,
                 "coverage": _coverage(chat),
-                "notes": chat.anatomy.notes,
+                "notes": _notes(chat),
                 "checks": [one.to_dict() for one in checks],
                 "passed": not failed,
             }
@@ -93,6 +93,7 @@ def _coverage(chat: ChatModel) -> dict[str, Any]:
         "attention_blocks": sum(part is not None for part in anatomy.attentions),
         "mlp_blocks": sum(part is not None for part in anatomy.mlps),
         "head_blocks": sum(heads > 0 for heads in anatomy.heads),
+        "additive_blocks": sum(part is not None for part in anatomy.additive),
         "heads": anatomy.heads,
         "head_sizes": anatomy.head_sizes,
         "final_norm": anatomy.final_norm is not None,
@@ -100,6 +101,10 @@ def _coverage(chat: ChatModel) -> dict[str, Any]:
         "thinking_switch": _has_thinking_switch(chat),
         "replay": chat.replay_method,
     }
+
+
+def _notes(chat: ChatModel) -> list[str]:
+    return [*chat.anatomy.notes, *chat.decoding_for(0).notes()]
 
 
 def _has_thinking_switch(chat: ChatModel) -> bool:
@@ -130,15 +135,17 @@ def _show_coverage(chat: ChatModel) -> None:
     sizes = sorted({(heads, size) for heads, size in zip(anatomy.heads, anatomy.head_sizes, strict=True) if heads})
     shapes = ", ".join(f"{heads} of size {size}" for heads, size in sizes) or "none"
     table.add_row("heads", f"{found['head_blocks']} of {layers}: {shapes}", literal("each head's slice z[l, h]"))
+    sums = found["additive_blocks"]
+    table.add_row("sums", f"{sums} of {layers}", "what each part adds to the stream, for direct logit attribution")
     table.add_row("final norm", _kind(anatomy.final_norm), f"state {layers} is taken before it")
     table.add_row("unembedding", _kind(anatomy.unembedding), "logits at chosen tokens only")
     switch = "yes" if found["thinking_switch"] else "no"
     table.add_row("chat template", f"thinking switch: {switch}", f"prompts of up to {context}")
     table.add_row("replay", found["replay"], "edits of the last tokens, in one pass")
     show(table)
-    for note in anatomy.notes:
+    for note in _notes(chat):
         show(literal(f"Not covered: {note}.", "yellow"))
-    if not anatomy.notes:
+    if not _notes(chat):
         show("Everything that Undertow reads or writes was found.")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from undertow.measure.arrays import PublishedArrays, load_arrays, score_states
+    from undertow.measure.attribution import LogitAttribution, LogitParts
     from undertow.measure.baseline import BagOfWords
     from undertow.measure.centroids import Centroids, cosine_difference, published_belief
     from undertow.measure.direction import Direction, difference_of_means, random_like
@@ -20,6 +21,8 @@ _HOMES = {
     "PublishedArrays": "arrays",
     "load_arrays": "arrays",
     "score_states": "arrays",
+    "LogitAttribution": "attribution",
+    "LogitParts": "attribution",
     "BagOfWords": "baseline",
     "Centroids": "centroids",
     "cosine_difference": "centroids",
@@ -44,6 +47,8 @@ __all__ = [
     "Direction",
     "Finding",
     "FirstTokenJudge",
+    "LogitAttribution",
+    "LogitParts",
     "PublishedArrays",
     "RefusalJudge",
     "SubstringJudge",

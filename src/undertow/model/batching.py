@@ -37,13 +37,14 @@ def default_budget(device: torch.device) -> TokenBudget:
     return TokenBudget(16_384 if device.type != "cpu" else 4_096)
 
 
-def plan(lengths: Sequence[int], tokens: int, extra: int = 0) -> list[list[int]]:
+def plan(lengths: Sequence[int], tokens: int, extra: int = 0, *, alike: bool = False) -> list[list[int]]:
     """Group indices into batches of like length.
 
     Args:
         lengths: tokens of every prompt.
         tokens: most tokens a batch, padding included; a longer prompt gets a batch of its own.
         extra: tokens that every row will grow by (generation).
+        alike: keep only prompts of equal length together, for models that cannot be padded.
 
     Returns:
         Lists of indices; every index occurs once, longest batches first so that a lack of memory shows at once.
@@ -53,7 +54,8 @@ def plan(lengths: Sequence[int], tokens: int, extra: int = 0) -> list[list[int]]
     for index in order:
         if batches:
             longest = lengths[batches[-1][0]] + extra
-            if (len(batches[-1]) + 1) * longest <= tokens:
+            fits = (len(batches[-1]) + 1) * longest <= tokens
+            if fits and not (alike and lengths[batches[-1][0]] != lengths[index]):
                 batches[-1].append(index)
                 continue
         batches.append([index])
@@ -66,6 +68,7 @@ def run_batches(
     step: Callable[[list[int]], None],
     *,
     extra: int = 0,
+    alike: bool = False,
 ) -> Iterator[int]:
     """Run a step on every batch, splitting further when memory runs out.
 
@@ -74,6 +77,7 @@ def run_batches(
         budget: shared and shrunk in place.
         step: called with the indices of one batch; must be repeatable.
         extra: see `plan`.
+        alike: see `plan`.
 
     Yields:
         How many prompts have just been finished.
@@ -81,7 +85,7 @@ def run_batches(
     Raises:
         ModelError: a single prompt does not fit in memory.
     """
-    waiting = plan(lengths, budget.tokens, extra)
+    waiting = plan(lengths, budget.tokens, extra, alike=alike)
     while waiting:
         batch = waiting.pop(0)
         try:
@@ -97,7 +101,7 @@ def run_batches(
             _release_memory()
             budget.shrink(len(batch) * (lengths[batch[0]] + extra))
             remaining = [index for group in [batch, *waiting] for index in group]
-            groups = plan([lengths[index] for index in remaining], budget.tokens, extra)
+            groups = plan([lengths[index] for index in remaining], budget.tokens, extra, alike=alike)
             waiting = [[remaining[position] for position in group] for group in groups]
             continue
         yield len(batch)

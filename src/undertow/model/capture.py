@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from undertow.errors import ArrayError, PositionError
+from undertow.errors import ArrayError, ModelError, PositionError
 from undertow.model.anatomy import Anatomy
 from undertow.model.hooks import Site, Visit
 from undertow.model.identity import ModelIdentity
-from undertow.model.positions import Rendered
+from undertow.model.positions import Rendered, Renderer
 from undertow.prompts import Prompt
 
 Position = str | int
+_RENDERED_AT_ONCE = 64
 
 
 class StopForward(Exception):
@@ -161,8 +164,12 @@ class Gatherer:
         return [(site, self._visit(site)) for site in sites]
 
     def state_values(self) -> Tensor:
-        """(batch, states, positions, d_model) of the last pass, on the CPU."""
-        return torch.stack([self._taken["state", state].cpu() for state in self.states], dim=1)
+        """(batch, states, positions, d_model) of the last pass, on the CPU.
+
+        Raises:
+            ModelError: some are not finite.
+        """
+        return _finite(torch.stack([self._taken["state", state].cpu() for state in self.states], dim=1))
 
     def head_values(self) -> Tensor:
         """(batch, blocks, heads, positions, head size) of the last pass, on the CPU."""
@@ -171,7 +178,7 @@ class Gatherer:
             flat = self._taken["heads", block].cpu()
             split = flat.reshape(*flat.shape[:-1], self.anatomy.heads[block], -1)
             parts.append(split.permute(0, 2, 1, 3))
-        return torch.stack(parts, dim=1)
+        return _finite(torch.stack(parts, dim=1))
 
     def _visit(self, site: Site) -> Visit:
         def visit(hidden: Tensor) -> None:
@@ -186,6 +193,32 @@ class Gatherer:
                 raise StopForward
 
         return visit
+
+
+def _finite(values: Tensor) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise ModelError(
+            f"The model's states are not all finite in {values.dtype}: load it in bfloat16 or float32, "
+            "and check that no edit is out of all proportion."
+        )
+    return values
+
+
+def render_lean(renderer: Renderer, prompts: Sequence[Prompt]) -> list[Rendered]:
+    """Render without keeping text and offsets, so that many prompts weigh little beside what is read from them.
+
+    Returns:
+        One `Rendered` a prompt, in order, whose ids are four bytes each and whose text and offsets are empty.
+
+    Raises:
+        PositionError: a prompt's positions cannot be told.
+    """
+    found: list[Rendered] = []
+    for begin in range(0, len(prompts), _RENDERED_AT_ONCE):
+        for item in renderer.render_many(prompts[begin : begin + _RENDERED_AT_ONCE]):
+            ids: Any = array("i", item.ids)
+            found.append(replace(item, ids=ids, text="", offsets=[]))
+    return found
 
 
 def position_columns(rendered: Rendered, positions: Sequence[Position]) -> list[int]:

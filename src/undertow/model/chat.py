@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from undertow.errors import CoverageError, EditError, ModelError
 from undertow.model.anatomy import Anatomy, find_anatomy
 from undertow.model.batching import TokenBudget, default_budget, run_batches
-from undertow.model.capture import Activations, Gatherer, Position, StopForward, position_columns
+from undertow.model.capture import Activations, Gatherer, Position, StopForward, position_columns, render_lean
+from undertow.model.decoding import Decoding, DecodingTrials
 from undertow.model.edit import Edit
 from undertow.model.forward import Forward
 from undertow.model.generate import Generator, OnPrefill, Sampling
@@ -23,8 +23,12 @@ from undertow.model.identity import ModelIdentity, identify
 from undertow.model.positions import Rendered, Renderer
 from undertow.model.program import Frame, Program, check_edit
 from undertow.model.replay import DEFAULT_BRANCH_BUDGET, Branch, Replayer
+from undertow.model.variants import adapter_state, check_variant, input_device, uncompiled
 from undertow.progress import progress_bar
 from undertow.prompts import Prompt, as_prompts
+
+_SHORT = 8
+_WINDOW = 2048
 
 
 class ChatModel:
@@ -45,7 +49,7 @@ class ChatModel:
         budget: tokens a batch; shrinks when memory runs out and is remembered.
 
     Raises:
-        CoverageError: the architecture's blocks cannot be found or verified.
+        CoverageError: the architecture's blocks cannot be found or verified, or what is around it is not covered.
         PositionError: the tokenizer has no chat template or no offsets.
         ModelError: ``thinking`` is set and the template has no such switch.
     """
@@ -63,19 +67,23 @@ class ChatModel:
             raise ModelError(f"A Hugging Face causal language model is needed, not {type(model).__name__}.")
         self.model: Any = getattr(model, "_orig_mod", model)
         self.model.eval()
+        check_variant(self.model)
         self.tokenizer = tokenizer
         self.name = name or getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__
-        self.revision = revision
-        self.thinking = thinking
+        self.revision, self.thinking = revision, thinking
         config: Any = self.model.config.get_text_config(decoder=True)
         limit = getattr(config, "max_position_embeddings", None)
         self.context: int | None = limit if isinstance(limit, int) and limit > 0 else None
         self.renderer = Renderer(tokenizer, context=self.context, thinking=thinking)
-        self.anatomy: Anatomy = find_anatomy(self.model)
+        with uncompiled():
+            self.anatomy: Anatomy = find_anatomy(self.model)
         self.forward = Forward(self.model, self.anatomy, self._pad_id())
+        self.forward.check_causal()
         self.budget: TokenBudget = default_budget(self.device)
         self._edits: list[Edit] = []
+        self._identities: dict[Any, ModelIdentity] = {}
         self._replayer = Replayer(self)
+        self._trials = DecodingTrials(self)
 
     def __repr__(self) -> str:
         return f"ChatModel({self.name!r}, layers={self.layers}, width={self.width}, dtype={self.dtype})"
@@ -93,19 +101,31 @@ class ChatModel:
     @property
     def device(self) -> torch.device:
         """Device of the token embeddings."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return self.model.device if device.type == "meta" else device
+        return input_device(self.model)
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits in force, outermost block first."""
+        return tuple(self._edits)
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the residual stream."""
-        dtype: torch.dtype = self.model.dtype
-        return dtype
+        return self.anatomy.dtype
 
-    @cached_property
+    @property
     def identity(self) -> ModelIdentity:
-        """Hashes that artefacts carry, so that a guard knows its model."""
-        return identify(self.model, self.tokenizer, name=self.name, revision=self.revision, thinking=self.thinking)
+        """Hashes that artefacts carry, so that a guard knows its model; another one while its adapters are off."""
+        state = adapter_state(self.model)
+        if state not in self._identities:
+            self._identities[state] = identify(
+                self.model, self.tokenizer, name=self.name, revision=self.revision, thinking=self.thinking
+            )
+        return self._identities[state]
+
+    def decoding_for(self, length: int) -> Decoding:
+        """What this model may be asked for while it generates sequences of so many tokens, found by arithmetic."""
+        return self._trials.at(length)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -165,32 +185,43 @@ class ChatModel:
             check_site(self.anatomy, ("heads", block))
         if len({(self.anatomy.heads[block], self.anatomy.head_sizes[block]) for block in blocks}) > 1:
             raise CoverageError("Blocks differ in their heads: capture them one at a time, heads=[block].")
-        rendered = self.renderer.render_many(items)
-        columns = torch.tensor([position_columns(item, positions) for item in rendered]).reshape(len(items), -1)
         values = torch.empty(len(items), len(chosen), len(positions), self.width, dtype=self.anatomy.dtype)
         head_values = None
         if blocks:
             heads_shape = (self.anatomy.heads[blocks[0]], len(positions), self.anatomy.head_sizes[blocks[0]])
             head_values = torch.empty(len(items), len(blocks), *heads_shape, dtype=self.anatomy.dtype)
         gatherer = Gatherer(self.anatomy, chosen, blocks)
-        program = Program(self.anatomy, self._edits, rendered)
-
-        def step(batch: list[int]) -> None:
-            gatherer.aim(columns[batch])
-            self._run_until_stopped([rendered[index] for index in batch], batch, program)
-            if chosen:
-                values[batch] = gatherer.state_values()
-            if head_values is not None:
-                head_values[batch] = gatherer.head_values()
-
         budget = self.budget if tokens_per_batch is None else TokenBudget(tokens_per_batch)
-        if chosen or blocks:
-            with (
-                attached(self.anatomy, [*program.visits(), *gatherer.visits()]),
-                progress_bar(len(items), "Reading states", enabled=progress) as advance,
-            ):
-                for done in run_batches([len(item) for item in rendered], budget, step):
-                    advance(done)
+        # Rendered prompts are kept for one window at a time; edits may hold a value for each prompt of the call.
+        window = max(1, len(items)) if self._edits else _WINDOW
+        with progress_bar(len(items), "Reading states", enabled=progress) as advance:
+            for begin in range(0, len(items), window):
+                rendered = render_lean(self.renderer, items[begin : begin + window])
+                columns = torch.tensor([position_columns(item, positions) for item in rendered])
+                columns = columns.reshape(len(rendered), -1)
+                program = Program(self.anatomy, self._edits, rendered)
+
+                def step(
+                    batch: list[int],
+                    begin: int = begin,
+                    rendered: list[Rendered] = rendered,
+                    columns: torch.Tensor = columns,
+                    program: Program = program,
+                ) -> None:
+                    nonlocal values, head_values
+                    gatherer.aim(columns[batch])
+                    self._run_until_stopped([rendered[index] for index in batch], batch, program)
+                    rows = [begin + index for index in batch]
+                    if chosen:
+                        values = _put(values, rows, gatherer.state_values())
+                    if head_values is not None:
+                        head_values = _put(head_values, rows, gatherer.head_values())
+
+                if not chosen and not blocks:
+                    continue
+                with attached(self.anatomy, [*program.visits(), *gatherer.visits()]):
+                    for done in run_batches([len(item) for item in rendered], budget, step):
+                        advance(done)
         return Activations(values, items, chosen, tuple(positions), self.identity, head_values, blocks)
 
     def _run_until_stopped(self, rendered: list[Rendered], batch: list[int], program: Program) -> None:
@@ -346,50 +377,16 @@ class ChatModel:
 
     @property
     def replay_method(self) -> str:
-        """How this model replays branches: ``tree``, ``expanded`` or ``loop``."""
-        self._replayer.method = self._replayer.method or self._replayer._find_method()
-        return self._replayer.method
+        """How this model replays branches of short prompts: ``tree``, ``expanded`` or ``loop``."""
+        return self._replayer.method or self._replayer.method_for(_SHORT)
 
     def _pad_id(self) -> int:
-        for candidate in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0):
-            if isinstance(candidate, int):
-                return candidate
-        return 0
+        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(candidate for candidate in candidates if isinstance(candidate, int))
 
 
-def load(
-    name_or_path: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: str | torch.dtype = "auto",
-    device_map: Any = None,
-    attn_implementation: str | None = None,
-    trust_remote_code: bool = False,
-    thinking: bool | None = None,
-) -> ChatModel:
-    """Open a chat model from the Hub, a folder, or the built-in organisms (``organism:NAME``).
-
-    Args:
-        name_or_path: Hub id, folder, or ``organism:NAME``.
-        revision: branch, tag or commit on the Hub.
-        dtype: ``auto`` keeps the checkpoint's; else ``float32``, ``bfloat16``, ``float16`` or a torch dtype.
-        device_map: as in transformers; None loads on the GPU if there is one, else on the CPU.
-        attn_implementation: as in transformers.
-        trust_remote_code: whether code from the checkpoint may run.
-        thinking: thinking mode that prompts are rendered in; None is the template's default.
-
-    Raises:
-        ModelError: the model or its tokenizer cannot be loaded; the message says why.
-        CoverageError, PositionError: see `ChatModel`.
-    """
-    from undertow.model.source import load_pretrained
-
-    model, tokenizer = load_pretrained(
-        str(name_or_path),
-        revision=revision,
-        dtype=dtype,
-        device_map=device_map,
-        attn_implementation=attn_implementation,
-        trust_remote_code=trust_remote_code,
-    )
-    return ChatModel(model, tokenizer, name=str(name_or_path), revision=revision, thinking=thinking)
+def _put(values: Tensor, rows: list[int], found: Tensor) -> Tensor:
+    """The values with rows filled in, in the type of what was found: some streams are wider than their embedding."""
+    values = values.to(found.dtype)
+    values[rows] = found
+    return values

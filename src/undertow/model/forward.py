@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from undertow.errors import EditError
+from undertow.errors import CoverageError, EditError, ModelError
 from undertow.model.anatomy import Anatomy
+from undertow.model.variants import innermost, input_device, uncompiled
 
 _CACHE_NAMES = ("past_key_values", "cache_params", "state")
 
@@ -29,14 +30,19 @@ class Forward:
         self.model = model
         self.anatomy = anatomy
         self.pad = pad
-        self._takes = frozenset(inspect.signature(model.forward).parameters)
+        self._takes = frozenset(inspect.signature(innermost(model).forward).parameters)
         self._inside = False
+        self.takes_positions = self.accepts_positions
+
+    @property
+    def accepts_positions(self) -> bool:
+        """Whether the model's signature has position ids."""
+        return "position_ids" in self._takes
 
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        device = self.model.get_input_embeddings().weight.device  # type: ignore[operator]
-        return self.model.device if device.type == "meta" else device  # type: ignore[return-value]
+        return input_device(self.model)
 
     def pad_right(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Token ids (batch, longest) and their mask, None where nothing is padded."""
@@ -79,11 +85,14 @@ class Forward:
 
         Returns:
             Logits (batch, k or tokens, vocabulary) in the model's dtype, and the cache (None where it gives none).
+
+        Raises:
+            ModelError: logits at the columns are not numbers.
         """
         inputs: dict[str, Any] = {"input_ids": ids, "use_cache": use_cache}
         if mask is not None:
             inputs["attention_mask"] = mask
-        if position_ids is not None and "position_ids" in self._takes:
+        if position_ids is not None and self.takes_positions:
             inputs["position_ids"] = position_ids
         if cache is not None:
             name, value = cache
@@ -104,6 +113,11 @@ class Forward:
                 finally:
                     handle.remove()
                 logits = output.logits
+        if columns is not None and bool(logits.isnan().any()):
+            raise ModelError(
+                f"The model's logits are not numbers in {self.anatomy.dtype}: load it in bfloat16 or float32, "
+                "and check that no edit is out of all proportion."
+            )
         found = None
         for name in _CACHE_NAMES:
             value = getattr(output, name, None)
@@ -112,12 +126,33 @@ class Forward:
                 break
         return logits, found
 
+    def check_causal(self) -> None:
+        """Hold two prompts that differ in their last token against each other, without a mask.
+
+        Some models read in both directions only where they are given no mask.
+
+        Raises:
+            CoverageError: earlier tokens see the last one, or prompts in one batch see each other.
+        """
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+        ids = torch.arange(3, 9).repeat(2, 1)
+        ids[1, -1] += 1
+        logits, _ = self((ids % vocabulary).to(self.device))
+        first, second = logits[:, :-1].float()
+        tolerance = 1e-3 if self.anatomy.dtype in (torch.float32, torch.float64) else 5e-2
+        if (first - second).abs().max() > tolerance * first.abs().max():
+            raise CoverageError(
+                "What this model computes at a token depends on later tokens or on other prompts of the batch, "
+                "so it is no causal language model: it is not covered."
+            )
+
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Marks calls as ours, so that edits are in force; see `refuse_foreign_calls`."""
+        """Marks calls as ours, so that edits are in force, and lets no compiled code skip hooks."""
         before, self._inside = self._inside, True
         try:
-            yield
+            with uncompiled():
+                yield
         finally:
             self._inside = before
 

@@ -156,6 +156,8 @@ class Generator:
         self.prefill_states = tuple(prefill_states)
         self.prefill_positions = tuple(prefill_positions)
         self.stop_ids = chat.stop_ids
+        longest = max((len(item) for item in rendered), default=1)
+        self.decoding = chat.decoding_for(longest + sampling.max_new_tokens)
 
     def run(self, progress: bool) -> list[str]:
         """Replies in the order of the prompts, without special tokens."""
@@ -167,7 +169,13 @@ class Generator:
                 replies[prompt] = reply
 
         with progress_bar(len(lengths), "Generating", enabled=progress) as advance:
-            for done in run_batches(lengths, self.chat.budget, step, extra=self.sampling.max_new_tokens):
+            for done in run_batches(
+                lengths,
+                self.chat.budget,
+                step,
+                extra=self.sampling.max_new_tokens,
+                alike=not self.decoding.left_padding,
+            ):
                 advance(done)
         return [reply or "" for reply in replies]
 
@@ -224,7 +232,7 @@ class Generator:
                 ids,
                 mask,
                 position_ids=_positions(starts, width, ids.device),
-                use_cache=True,
+                use_cache=self.decoding.cache,
                 columns=torch.full((len(prompts), 1), width - 1),
             )
         rows = _Rows(list(prompts), ids, mask, starts, cache, logits[:, -1], program)

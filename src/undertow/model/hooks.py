@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from undertow.errors import CoverageError, EditError
-from undertow.model.anatomy import Anatomy, first_tensor, hidden_input
+from undertow.model.anatomy import Anatomy, first_tensor, hidden_input, with_first_tensor
 
 Site = tuple[str, int]
 Visit = Callable[[Tensor], Tensor | None]
@@ -86,10 +86,6 @@ def _on_input(visit: Visit) -> Callable[..., Any]:
 def _on_output(visit: Visit) -> Callable[..., Any]:
     def hook(module: Any, arguments: tuple[Any, ...], output: Any) -> Any:
         changed = visit(first_tensor(output))
-        if changed is None:
-            return None
-        if isinstance(output, Tensor):
-            return changed
-        return (changed, *output[1:])
+        return None if changed is None else with_first_tensor(output, changed)
 
     return hook

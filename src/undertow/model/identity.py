@@ -8,6 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from undertow.model.variants import (
+    adapter_parameters,
+    adapter_scales,
+    adapter_state,
+    bare_name,
+    innermost,
+    is_quantised,
+    stored_value,
+)
 
 _CONFIG_KEYS = (
     "model_type",
@@ -35,7 +46,8 @@ class ModelIdentity:
         tokenizer_hash: of the vocabulary and of how a fixed text is split.
         template_hash: of the chat template's source.
         weights_hash: of a strided sample of every weight, rounded to bfloat16 so that dtypes agree; empty where
-            weights are quantised or offloaded, and then not compared.
+            weights are quantised, and then not compared. Adapters in force add ``+`` and a hash of theirs, which is
+            always compared.
         thinking: the thinking mode that prompts are rendered in; None is the template's default.
     """
 
@@ -62,7 +74,9 @@ class ModelIdentity:
             found.append("revision")
         if self.config_hash != other.config_hash:
             found.append("architecture")
-        if self.weights_hash and other.weights_hash and self.weights_hash != other.weights_hash:
+        own, _, added = self.weights_hash.partition("+")
+        others, _, others_added = other.weights_hash.partition("+")
+        if (own and others and own != others) or added != others_added:
             found.append("weights")
         if self.tokenizer_hash != other.tokenizer_hash:
             found.append("tokenizer")
@@ -101,8 +115,16 @@ def _digest(text: str) -> str:
 
 def _hash_config(config: Any) -> str:
     text_config = config.get_text_config(decoder=True)
-    sizes = {key: getattr(text_config, key, None) for key in _CONFIG_KEYS}
+    sizes = {key: _size_in(text_config, key) for key in _CONFIG_KEYS}
     return _digest(json.dumps(sizes, sort_keys=True, default=str))
+
+
+def _size_in(config: Any, key: str) -> Any:
+    """A size, or a list of them where transformers refuses to name one for blocks that differ."""
+    try:
+        return getattr(config, key, None)
+    except RuntimeError:
+        return [getattr(layer, key, None) for layer in config.per_layer_config]
 
 
 def _hash_tokenizer(tokenizer: Any) -> str:
@@ -112,17 +134,36 @@ def _hash_tokenizer(tokenizer: Any) -> str:
 
 
 def _hash_weights(model: Any) -> str:
-    if getattr(model, "quantization_method", None) or getattr(model, "is_quantized", False):
-        return ""
-    samples = []
-    for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):
-        if parameter.is_meta:
-            return ""
-        flat = parameter.detach().reshape(-1)
-        stride = max(1, flat.numel() // _VALUES_A_PARAMETER)
-        samples.append((name.rsplit(".", 2)[-2:], flat[::stride][:_VALUES_A_PARAMETER].to(torch.bfloat16)))
+    """Hash of the model's own weights, empty where they cannot be read, then "+" and that of the adapters in force."""
+    model = innermost(model)
+    adapters = adapter_parameters(model)
+    # A tied weight counts once; parameters that lie elsewhere between calls no longer show that they are one.
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    own, added = [], []
+    for name, parameter in model.named_parameters():
+        if name in adapters:
+            inside = adapters[name]
+            if inside is not None:
+                added.append((inside, name, parameter))
+        elif not (parameter.is_meta and name in tied):
+            own.append((bare_name(name), name, parameter))
+    weights = "" if is_quantised(model) else _hash_parameters(model, own, [])
+    merged = [] if weights else [str(state) for state in adapter_state(model) if state[-1]]
+    if not added and not merged:
+        return weights
+    return f"{weights}+{_hash_parameters(model, added, [*adapter_scales(model), *merged])}"
+
+
+def _hash_parameters(model: Any, parameters: list[tuple[str, str, Tensor]], texts: list[str]) -> str:
     digest = hashlib.sha256()
-    for tail, values in samples:
-        digest.update(".".join(tail).encode())
-        digest.update(values.float().cpu().numpy().tobytes())
+    for bare, name, parameter in sorted(parameters, key=lambda item: item[0]):
+        value = stored_value(model, name, parameter)
+        if value is None:
+            return ""
+        flat = value.reshape(-1)
+        stride = max(1, flat.numel() // _VALUES_A_PARAMETER)
+        digest.update(".".join(bare.rsplit(".", 2)[-2:]).encode())
+        digest.update(flat[::stride][:_VALUES_A_PARAMETER].to(torch.bfloat16).float().cpu().numpy().tobytes())
+    for text in texts:
+        digest.update(text.encode())
     return digest.hexdigest()[:24]

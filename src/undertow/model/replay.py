@@ -5,20 +5,22 @@ read once up to there, and R edits become R branches of k tokens in ONE sequence
 each branch sees the shared prefix and itself, its own edit. No cache is copied.
 
 Where a model takes no such mask, its branches become rows over an expanded cache; where it has no cache, full
-passes. Which one is used is decided by arithmetic, once a model, and recorded in `Replayer.method`.
+passes. Which one is used is decided by arithmetic at the prompt's own length, and recorded in `Replayer.method`.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from undertow.errors import EditError
-from undertow.model.edit import Edit
+from undertow.errors import EditError, UndertowError
+from undertow.model.decoding import stated_window
+from undertow.model.edit import Add, Edit
 from undertow.model.hooks import Site, Visit, attached
 from undertow.model.positions import Rendered
 from undertow.model.program import Operation, apply_operations, check_edit
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 Branch = Sequence[Edit]
 DEFAULT_BRANCH_BUDGET = 512
 METHODS = ("tree", "expanded", "loop")
-_TOLERANCE = 1e-3
+_TOLERANCE = 2e-4
+_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, UndertowError)
 
 
 class Replayer:
@@ -40,12 +43,14 @@ class Replayer:
         chat: the model.
 
     Attributes:
-        method: ``tree``, ``expanded`` or ``loop``, found on first use.
+        method: ``tree``, ``expanded`` or ``loop``: what served the longest prompt of the last call.
     """
 
     def __init__(self, chat: ChatModel) -> None:
         self.chat = chat
         self.method: str | None = None
+        self._exact: dict[str, int] = {}
+        self._fails: dict[str, int] = {}
 
     def run(
         self,
@@ -67,22 +72,26 @@ class Replayer:
             raise EditError("Replay needs at least one branch; an empty branch is the unedited prompt.")
         for edit in dict.fromkeys(edit for branch in branches for edit in branch):
             check_edit(self.chat.anatomy, edit, len(rendered))
-        self.method = self.method or self._find_method()
+        # The longest prompt first, so that one trial serves the whole set.
+        self.method = self.method_for(max(len(item) for item in rendered)) if rendered else None
         results = []
         with progress_bar(len(rendered) * len(branches), "Replaying", enabled=progress) as advance:
             for prompt, item in enumerate(rendered):
                 if last > len(item):
                     raise EditError(f"Replay of the last {last} tokens of a prompt that has {len(item)}.")
-                exact = self._for_length(len(item))
+                exact = self.method_for(len(item))
                 chosen = method or exact
                 if METHODS.index(chosen) < METHODS.index(exact):
                     raise EditError(
                         f"Replay by {chosen!r} would be wrong on this model for a prompt of {len(item)} tokens: "
                         f"use {exact!r} or leave the method out."
                     )
+                budget = branch_budget
+                if chosen == "tree":
+                    budget = int(min(budget, self._most_branches(len(item) - last, last)))
                 parts = [
                     _select(part, tokens)
-                    for part in self._branches(item, prompt, branches, last, branch_budget, chosen, advance)
+                    for part in self._branches(item, prompt, branches, last, budget, chosen, advance)
                 ]
                 results.append(torch.cat(parts))
         return torch.stack(results)
@@ -172,36 +181,61 @@ class Replayer:
             parts.append(logits[0])
         return torch.cat(parts)
 
-    def _for_length(self, length: int) -> str:
-        """The tree's mask is one for all layers, so it must not outgrow a sliding window."""
-        assert self.method is not None
-        config = self.chat.model.config.get_text_config(decoder=True)
-        window = getattr(config, "sliding_window", None)
-        if self.method == "tree" and isinstance(window, int) and length >= window:
-            return "expanded"
-        return self.method
+    def _most_branches(self, start: int, last: int) -> float:
+        """How many branches a tree may hold without outgrowing the context or a window.
 
-    def _find_method(self) -> str:
-        """The first method whose branches equal the loop's on a short random prompt."""
-        generator = torch.Generator().manual_seed(0)
-        vocabulary = self.chat.model.get_input_embeddings().weight.shape[0]
-        ids = torch.randint(3, vocabulary, (7,), generator=generator).tolist()
-        item = Rendered(ids, range(4), range(4, 7), 3, 6, "", [])
-        from undertow.model.edit import Add
+        Some architectures mask by a token's place in the sequence, whatever its position id and the mask given.
+        """
+        limit = min(stated_window(self.chat.model), math.inf if self.chat.context is None else self.chat.context)
+        return max(1, (limit - start) // last)
 
-        vectors = torch.randn(2, self.chat.width, generator=generator)
-        branches: list[Branch] = [[]] + [[Add(vector, state=1, span=[5, 6])] for vector in vectors]
-        wanted = torch.cat(self._branches(item, 0, branches, 2, 3, "loop", lambda amount: None))
-        scale = wanted.std().clamp_min(1e-6)
-        for method in ("tree", "expanded"):
-            try:
-                found = torch.cat(self._branches(item, 0, branches, 2, 3, method, lambda amount: None))
-            except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, KeyError):
+    def method_for(self, length: int) -> str:
+        """The fastest method that is exact for prompts of so many tokens, tried on a random prompt of that length.
+
+        Architectures with sliding windows, chunks or their own masks take a tree of branches only up to some length,
+        so an answer holds up to the length it was found at, and is found again beyond.
+        """
+        self.chat.decoding_for(length)
+        for method in METHODS[:2]:
+            if length >= self._fails.get(method, length + 1):
                 continue
-            tolerance = _TOLERANCE if self.chat.dtype == torch.float32 else 0.1
-            if found.shape == wanted.shape and (found - wanted).abs().max() / scale < tolerance:
+            if length <= self._exact.get(method, 0):
                 return method
+            # Lengths are tried in powers of two, so that a set of prompts costs a few trials.
+            tried = min(_rounded(length), self._fails.get(method, _rounded(length) + 1) - 1)
+            if self.chat.context is not None:
+                tried = max(length, min(tried, self.chat.context))
+            if self._equals_loop(method, tried) or (tried > length and self._equals_loop(method, tried := length)):
+                self._exact[method] = max(tried, self._exact.get(method, 0))
+                return method
+            self._fails[method] = min(length, self._fails.get(method, length))
         return "loop"
+
+    def _equals_loop(self, method: str, length: int) -> bool:
+        """Whether branches on a random prompt of so many tokens equal the loop's."""
+        if method == "tree" and length >= stated_window(self.chat.model):
+            return False
+        generator = torch.Generator().manual_seed(length)
+        vocabulary = self.chat.model.get_input_embeddings().weight.shape[0]
+        ids = torch.randint(min(10, vocabulary - 1), vocabulary, (length,), generator=generator).tolist()
+        last = min(2, length)
+        item = Rendered(ids, range(1), range(1, length), 0, length - 1, "", [])
+        state = min(1, self.chat.layers)
+        vectors = torch.randn(2, self.chat.width, generator=generator)
+        span = list(range(length - last, length))
+        branches: list[Branch] = [[]] + [[Add(vector, state=state, span=span)] for vector in vectors]
+        wanted = torch.cat(self._branches(item, 0, branches, last, 3, "loop", lambda amount: None))
+        scale = wanted.std().clamp_min(1e-6)
+        try:
+            found = torch.cat(self._branches(item, 0, branches, last, 3, method, lambda amount: None))
+        except _ERRORS:
+            return False
+        tolerance = _TOLERANCE if self.chat.dtype in (torch.float32, torch.float64) else 0.1
+        return found.shape == wanted.shape and bool((found - wanted).abs().max() / scale < tolerance)
+
+
+def _rounded(length: int) -> int:
+    return max(8, 1 << (length - 1).bit_length())
 
 
 def _tree_mask(count: int, last: int, start: int, dtype: torch.dtype, device: torch.device) -> Tensor:

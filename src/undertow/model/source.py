@@ -12,7 +12,13 @@ from undertow.errors import ModelError
 
 ORGANISM_PREFIX = "organism:"
 _ORGANISMS = Path(__file__).resolve().parent.parent / "organism" / "weights"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_ADAPTER = "adapter_config.json"
 
 
 def organism_folder(name: str) -> Path:
@@ -55,19 +61,20 @@ def load_pretrained(
     Raises:
         ModelError: nothing can be loaded from there.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     kind = resolve_dtype(dtype)
     source = name
     if name.startswith(ORGANISM_PREFIX):
         source = str(organism_folder(name.removeprefix(ORGANISM_PREFIX)))
-    elif Path(name).exists() and not (Path(name) / "config.json").is_file():
+    elif Path(name).exists() and not any((Path(name) / file).is_file() for file in ("config.json", _ADAPTER)):
         raise ModelError(f"{name} is not a model folder: it has no config.json.")
     elif not Path(name).exists() and (name.count("/") > 1 or name.startswith(("/", ".", "~"))):
         raise ModelError(f"There is no model folder {name}.")
     shared: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if Path(source).is_dir():
+    # The model that a folder with an adapter names may lie on the Hub.
+    if (Path(source) / "config.json").is_file():
         shared["local_files_only"] = True
     options: dict[str, Any] = {"dtype": kind}
     single = _single_device(device_map)
@@ -78,14 +85,40 @@ def load_pretrained(
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **shared)
-        model = AutoModelForCausalLM.from_pretrained(source, **shared, **options)
+        model, found = _read_model(source, {**shared, **options})
     except Exception as error:
         raise ModelError(f"The model {name!r} cannot be loaded: {_reason(error)}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The checkpoint {name!r} lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}: "
+            "they would be random."
+        )
     if single is not None and not getattr(model, "is_quantized", False):
-        model = model.to(single)  # type: ignore[arg-type]
+        model = model.to(single)
     elif device_map is None and torch.cuda.is_available():
-        model = model.to("cuda")  # type: ignore[arg-type]
+        model = model.to("cuda")
     return model, tokenizer
+
+
+def _read_model(source: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The model and transformers' account of what it found, by the first class for text that knows the architecture."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
+
+    classes: list[Any] = [AutoModelForCausalLM]
+    if not (Path(source) / _ADAPTER).is_file():
+        keys = ("revision", "trust_remote_code", "local_files_only")
+        config = AutoConfig.from_pretrained(source, **{key: options[key] for key in keys if key in options})
+        if AutoModelForCausalLM.__name__ not in getattr(config, "auto_map", {}):
+            known: list[Any] = [AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM]
+            classes = [kind for kind in known if type(config) in kind._model_mapping] or classes
+    found: dict[str, Any] = {}
+    for kind in classes:
+        model, found = kind.from_pretrained(source, output_loading_info=True, **options)
+        # The text-only class may not understand the names in a multimodal checkpoint.
+        if not found["missing_keys"]:
+            break
+    return model, found
 
 
 def _single_device(device_map: Any) -> torch.device | None:

@@ -25,7 +25,7 @@ _ROLE_SYNONYMS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One request: text, or a conversation whose last user message is the request.
 
