@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from undertow.model import ChatModel
 
+VOCABULARY = 4_096
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -25,30 +26,30 @@ TEMPLATE = (
 
 
 def benchmark_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every letter of the alphabet and nothing else is a token."""
-    tokenizer = Tokenizer(models.BPE())
+    """Byte-level: every letter of a prompt is one token. The rest of the vocabulary decodes to its own number.
+
+    No text gives the numbered tokens, but a random model generates them, and replies can so be told apart.
+    """
+    special = ["<pad>", "<|im_start|>", "<|im_end|>"]
+    words = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    words += [f"[{index}]" for index in range(len(words), VOCABULARY)]
+    tokenizer = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([], trainer)
+    tokenizer.add_special_tokens(special)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>")
     fast.chat_template = TEMPLATE
     return fast
 
 
-def benchmark_llama(layers: int = 12, heads: int = 8, width: int = 512) -> ChatModel:
+def plain_llama(layers: int = 12, heads: int = 8, width: int = 512) -> LlamaForCausalLM:
     """A random Llama: 12 blocks, 8 heads of 64, float32.
 
     The vocabulary of 4,096 gives the unembedding the share of the cost that it has in an 8B model (6 %).
     """
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=4_096,
+        vocab_size=VOCABULARY,
         hidden_size=width,
         intermediate_size=width * 8 // 3,
         num_hidden_layers=layers,
@@ -58,18 +59,26 @@ def benchmark_llama(layers: int = 12, heads: int = 8, width: int = 512) -> ChatM
         pad_token_id=0,
         eos_token_id=2,
     )
-    return ChatModel(LlamaForCausalLM(config).eval(), benchmark_tokenizer(), name="benchmark-llama")
+    return LlamaForCausalLM(config).eval()
+
+
+def benchmark_llama(layers: int = 12, heads: int = 8, width: int = 512) -> ChatModel:
+    """`plain_llama` opened by Undertow."""
+    return ChatModel(plain_llama(layers, heads, width), benchmark_tokenizer(), name="benchmark-llama")
+
+
+def words_of(letters: int, seed: int) -> str:
+    """So many random letters, each of which is one token."""
+    generator = torch.Generator().manual_seed(seed)
+    return "".join(
+        "abcdefghijklmnopqrstuvwxyz"[index] for index in torch.randint(0, 26, (letters,), generator=generator)
+    )
 
 
 def prompts_of(chat: ChatModel, tokens: int, count: int, seed: int = 0) -> list[str]:
     """Distinct prompts that render to exactly so many tokens."""
-    generator = torch.Generator().manual_seed(seed)
     overhead = len(chat.render("a")) - 1
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    return [
-        "".join(letters[index] for index in torch.randint(0, 26, (tokens - overhead,), generator=generator))
-        for _ in range(count)
-    ]
+    return [words_of(tokens - overhead, seed * 1_000 + index) for index in range(count)]
 
 
 def timed(action: Callable[[], Any]) -> float:
