@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench pictures clean
+.PHONY: demo test lint bench bench-own bench-peers pictures coverage coverage-check clean
 
 demo: .venv/ready
 	$(BIN)/undertow demo -o demo --overwrite
@@ -14,12 +14,33 @@ lint: .venv/ready
 	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 
-bench: .venv/ready
-	mkdir -p build/benchmarks
-	$(BIN)/python benchmarks/capture.py --json build/benchmarks/capture.json
-	$(BIN)/python benchmarks/guard.py --json build/benchmarks/guard.json
+# Everything; bench-own needs no network, bench-peers installs the other tools, each in an environment of its own.
+bench: bench-peers bench-own
+
+bench-own: build/benchmarks/material/material.json
+	$(BIN)/python benchmarks/scaling.py --json build/benchmarks/scaling.json
 	$(BIN)/python benchmarks/replay.py --json build/benchmarks/replay.json
+	$(BIN)/python benchmarks/guard.py --json build/benchmarks/guard.json
+	$(BIN)/python benchmarks/flat.py --json build/benchmarks/flat.json
+	$(BIN)/python benchmarks/startup.py --json build/benchmarks/startup.json
+	test -f build/benchmarks/peers.json || $(BIN)/python benchmarks/compare.py \
+		--tools bare undertow transformers loop --json build/benchmarks/own.json
+	$(BIN)/python benchmarks/cost.py --write docs/cost.md
 	$(BIN)/python benchmarks/table.py build/benchmarks docs/benchmarks.md
+
+bench-peers: build/benchmarks/material/material.json
+	$(BIN)/python benchmarks/environments.py
+	$(BIN)/python benchmarks/compare.py --json build/benchmarks/peers.json
+	$(BIN)/python benchmarks/table.py build/benchmarks docs/benchmarks.md
+
+build/benchmarks/material/material.json: .venv/ready benchmarks/material.py benchmarks/common.py
+	$(BIN)/python benchmarks/material.py build/benchmarks/material
+
+coverage: .venv/ready
+	$(BIN)/python benchmarks/zoo.py docs/coverage.md
+
+coverage-check: .venv/ready
+	$(BIN)/python benchmarks/zoo.py docs/coverage.md --check
 
 pictures: demo
 	$(BIN)/python docs/pictures.py demo/report.html demo/pictures
