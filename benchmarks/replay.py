@@ -16,6 +16,7 @@ from undertow.model import ChatModel, Edit, Replace
 
 def main() -> None:
     flags = parser(__doc__)
+    flags.set_defaults(repeats=3)
     flags.add_argument("--lengths", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     arguments = flags.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -80,16 +80,17 @@ def task_section(rows: list[dict[str, Any]], task: str) -> list[str]:
     chosen = [row for row in rows if row["task"] == task]
     own = task == "steering"
     beside = any(row["beside"] for row in chosen)
-    columns = ["tool", "times the bare pass", "spread"]
+    columns = ["tool", "times the bare pass", "spread", "repeats"]
     columns += ["own"] * own + ["times Undertow in its process"] * beside
     columns += ["peak memory", "difference", "note"]
     lines = [f"## {TITLES[task]}", "", EXPLAINED[task], "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for row in chosen:
         if row["failed"] and not row["ratios"]:
-            cells = [label(row), "-", "-", *["-"] * own, *["-"] * beside, "-", "-", row["failed"]]
+            cells = [label(row), "-", "-", "-", *["-"] * own, *["-"] * beside, "-", "-", row["failed"]]
         elif row["failed"]:
             cells = [
                 label(row),
+                "-",
                 "-",
                 "-",
                 *["-"] * own,
@@ -100,7 +101,7 @@ def task_section(rows: list[dict[str, Any]], task: str) -> list[str]:
             ]
         else:
             peak = f"{row['peak'] / 1e6:.1f} MB" if row["peak"] is not None else "-"
-            cells = [label(row), figure(row["ratios"]), ranged(row["ratios"])]
+            cells = [label(row), figure(row["ratios"]), ranged(row["ratios"]), str(len(row["ratios"]))]
             cells += [figure(row["own"]) if row["own"] else "-"] * own
             cells += [figure(row["beside"]) if row["beside"] else "-"] * beside
             exact = f"{row['difference']:.1e}" if row["difference"] else "0"
@@ -183,7 +184,7 @@ def peers(figures: dict[str, Any]) -> list[str]:
         "## Tools",
         "",
         f"Random 12-layer Llama (42 million parameters, float32), {figures['threads']} threads of "
-        f"{figures['machine']}; {figures['rounds']} rounds through all tools, {figures['repeats']} repeats each. "
+        f"{figures['machine']}. "
         "Every tool runs in an environment of its own (`benchmarks/environments.py`), used as its documentation says "
         "(`benchmarks/peers/with_*.py`), and loads the same folder. Its result is held against values computed with "
         "plain transformers before its time counts; what differs by more than 1e-5 has no time. Peak memory is "
