@@ -275,3 +275,21 @@ def test_values_per_prompt_and_per_token(llama: ChatModel) -> None:
     torch.testing.assert_close(found, by_hand(llama, PROMPTS[0], 1, change), atol=1e-4, rtol=1e-4)
     with pytest.raises(EditError, match="tokens and its span"), llama.edit(Add(rows, state=1, span="instruction")):
         llama.logits(PROMPTS[1])
+
+
+def test_each_prompt_may_have_its_own_span(chat: ChatModel) -> None:
+    value = vector(chat.width, 7)
+    spans = [range(1, 3), [0, 4], range(2, 3), [1], range(0, 5)]
+    assert len(spans) == len(PROMPTS)
+    with chat.edit(Add(value, 0.9, state=1, span=spans)):
+        found = chat.logits(PROMPTS)
+    for prompt, span, row in zip(PROMPTS, spans, found, strict=True):
+        with chat.edit(Add(value, 0.9, state=1, span=list(span))):
+            torch.testing.assert_close(row, chat.logits([prompt])[0], atol=2e-5, rtol=1e-5)
+
+
+def test_too_few_spans_are_refused(chat: ChatModel) -> None:
+    with chat.edit(Add(vector(chat.width), state=1, span=[range(1, 2)])), pytest.raises(EditError, match="spans for 1"):
+        chat.logits(["one", "two"])
+    with pytest.raises(EditError, match="negative"):
+        Add(vector(chat.width), state=1, span=[[0], [-1]])

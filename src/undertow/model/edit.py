@@ -18,7 +18,7 @@ from undertow.model.positions import Rendered
 
 NAMED_SPANS = ("instruction", "tail", "t_inst", "t_post", "prompt", "generated", "all")
 
-Span = str | Sequence[int]
+Span = str | Sequence[int] | Sequence[Sequence[int]]
 SiteKey = tuple[str, int]
 
 
@@ -42,7 +42,7 @@ class Edit:
         attention: the attention module's output in this block.
         mlp: the MLP's output in this block.
         span: ``instruction``, ``tail``, ``t_inst``, ``t_post``, ``prompt``, ``generated``, ``all``, or absolute token
-            indices (indices past the prompt are generated tokens).
+            indices (indices past the prompt are generated tokens); a list of such lists or ranges holds one a prompt.
     """
 
     value: Any
@@ -64,7 +64,11 @@ class Edit:
         if isinstance(self.span, str):
             if self.span not in NAMED_SPANS:
                 raise EditError(f"Unknown span {self.span!r}: use one of {', '.join(NAMED_SPANS)} or token indices.")
-        elif any(not isinstance(index, int) or index < 0 for index in self.span):
+        elif any(
+            not isinstance(index, int) or index < 0
+            for part in self.span
+            for index in ([part] if isinstance(part, int) else part)
+        ):
             raise EditError("Explicit positions are absolute token indices from 0: negative ones are ambiguous.")
 
     @property
@@ -84,6 +88,12 @@ class Edit:
         """The head within its block, or None for the other sites."""
         return None if self.head is None else self.head[1]
 
+    @property
+    def spans(self) -> int | None:
+        """For how many prompts the edit holds a span of their own; None where one span serves all."""
+        own = not isinstance(self.span, str) and len(self.span) > 0 and not isinstance(self.span[0], int)
+        return len(self.span) if own else None
+
     def value_for(self, prompt: int) -> Any:
         """The value for one prompt of the call: a list holds one a prompt, anything else serves all."""
         value = self.value
@@ -99,8 +109,12 @@ class Edit:
             return value[self.state]
         return torch.as_tensor(value)
 
-    def covers(self, rendered: Rendered) -> tuple[list[int] | range, int | None]:
+    def covers(self, rendered: Rendered, prompt: int = 0) -> tuple[list[int] | range, int | None]:
         """Which tokens of a prompt the edit touches.
+
+        Args:
+            rendered: the prompt.
+            prompt: its number within the call, for spans that hold one a prompt.
 
         Returns:
             Absolute indices below the prompt's length, and the first generated index from which every token is
@@ -113,7 +127,7 @@ class Edit:
             if self.span == "all":
                 return range(length), length
             return rendered.span(self.span), None
-        return list(self.span), None
+        return list(self.span if self.spans is None else self.span[prompt]), None  # type: ignore[arg-type]
 
 
 class Add(Edit):

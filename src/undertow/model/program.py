@@ -207,7 +207,7 @@ class Program:
             real += end - first
             if bound.prompts is not None and prompt not in bound.prompts:
                 continue
-            inside, generated_from = edit.covers(self.rendered[prompt])
+            inside, generated_from = edit.covers(self.rendered[prompt], prompt)
             touched = _within(inside, first, end)
             if generated_from is not None:
                 touched.extend(range(max(generated_from, first), end))
@@ -275,6 +275,8 @@ def check_edit(anatomy: Anatomy, edit: Edit, prompts: int) -> None:
         width = anatomy.head_sizes[block]
     if isinstance(edit.value, list) and len(edit.value) < prompts:
         raise EditError(f"The edit holds values for {len(edit.value)} prompts and the call has {prompts}.")
+    if edit.spans is not None and edit.spans < prompts:
+        raise EditError(f"The edit holds spans for {edit.spans} prompts and the call has {prompts}.")
     values = range(len(edit.value)) if isinstance(edit.value, list) else range(1)
     for index in values:
         value = edit.value_for(index)

@@ -259,7 +259,7 @@ def _gather(
     for number, branch in enumerate(branches):
         order: dict[Site, int] = {}
         for edit in branch:
-            inside, generated_from = edit.covers(item)
+            inside, generated_from = edit.covers(item, prompt)
             indices = list(inside)
             if generated_from is not None:
                 indices = [index for index in indices if index < len(item)]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from undertow.measure.judge import SubstringJudge
+from undertow.measure.observed import Observed, observe_replies
 from undertow.organism.grammar import INVERSION_WORDINGS, inversion
 from undertow.prompts import Prompt
 from undertow.studies.demo.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
     from undertow.model import ChatModel
-    from undertow.model.generate import PrefillBatch
 
 Array = npt.NDArray[Any]
 
@@ -25,32 +24,6 @@ REPLY_TOKENS = 16
 """Tokens of a reply that is judged: a refusal shows in its first sentence."""
 
 INVERSION_TOKENS = 2
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Prompts with the model's replies and states.
-
-    Attributes:
-        prompts: n prompts.
-        replies: the openings of their replies, temperature 0.
-        refused: (n,) of bool, by the published substring list.
-        states: position ("t_inst", "t_post") -> (n, L + 1, d) float32, every state.
-    """
-
-    prompts: list[Prompt]
-    replies: list[str]
-    refused: Array
-    states: Mapping[str, Array] = field(repr=False)
-
-    def part(self, rows: slice) -> Observed:
-        """Some of them."""
-        return Observed(
-            self.prompts[rows],
-            self.replies[rows],
-            self.refused[rows],
-            {position: values[rows] for position, values in self.states.items()},
-        )
 
 
 @dataclass(frozen=True)
@@ -82,24 +55,7 @@ class Cell:
 
 def observe(model: ChatModel, prompts: Sequence[Prompt], progress: bool) -> Observed:
     """Generate replies and read every state at both positions in the prefill of the same generation."""
-    positions = ("t_inst", "t_post")
-    states = tuple(range(model.layers + 1))
-    held = np.empty((len(prompts), len(states), len(positions), model.width), dtype=np.float32)
-
-    def collect(batch: PrefillBatch) -> list[None]:
-        held[batch.indices] = batch.values.float().numpy()
-        return [None] * len(batch.indices)
-
-    replies = model.generate(
-        list(prompts),
-        max_new_tokens=REPLY_TOKENS,
-        progress=progress,
-        on_prefill=collect,
-        prefill_states=states,
-        prefill_positions=positions,
-    )
-    refused = np.array(SubstringJudge().refused(replies), dtype=bool)
-    return Observed(list(prompts), replies, refused, {name: held[:, :, place] for place, name in enumerate(positions)})
+    return observe_replies(model, prompts, reply_tokens=REPLY_TOKENS, progress=progress)
 
 
 def inverted(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:

@@ -14,8 +14,9 @@ from undertow.guard.data import split, strata_weights
 from undertow.guard.rules import rule_named, rule_names
 from undertow.guard.selection import BARE, choose, fit_choice
 from undertow.measure.baseline import BagOfWords
+from undertow.measure.observed import Observed
 from undertow.prompts import Prompt
-from undertow.studies.demo.behaviour import Array, Cell, Observed
+from undertow.studies.demo.behaviour import Array, Cell
 
 if TYPE_CHECKING:
     from undertow.guard import LatentGuard
