@@ -148,3 +148,39 @@ def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
     assert "\n" not in str(refusal.value)
     with pytest.raises(FindingError, match="cannot be read"):
         read_findings(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.1, 0.1, "reproduced"),
+        (0.0, 0.1, "reproduced"),
+        (-0.1, 0.0, "reproduced"),
+        (0.01, 0.1, "not reproduced"),
+        (-0.1, -0.01, "not reproduced"),
+        (None, None, "not tested"),
+        (float("nan"), 0.1, "not tested"),
+        (-0.1, float("inf"), "not tested"),
+    ],
+)
+def test_a_control_reproduces_where_its_interval_holds_the_number(
+    low: float | None, high: float | None, verdict: str
+) -> None:
+    """Its ends count, and the value itself does not matter."""
+    assert Claim(contains=0.0).verdict(5.0, low, high) == verdict
+
+
+def test_the_number_held_may_be_any_and_is_said(tmp_path: Path) -> None:
+    rule = Claim(contains=0.5)
+    assert rule.verdict(0.6, 0.4, 0.7) == "reproduced" and rule.verdict(0.1, -0.1, 0.3) == "not reproduced"
+    assert rule.verdict(None, 0.4, 0.6) == "not tested"
+    assert rule.sentence == "reproduced if the 95 % interval contains 0.5"
+    path = write_findings(tmp_path / "f.json", [make(rule=rule)], rules={"guard.recall": rule})
+    assert read_findings(path)[0].verdict == "not reproduced"
+    assert read_findings_file(path).rules == {"guard.recall": "reproduced if the 95 % interval contains 0.5"}
+
+
+@pytest.mark.parametrize("other", [{"above": 0.0}, {"below": 0.0}, {"on": "value"}, {"above": -1.0, "below": 1.0}])
+def test_holding_a_number_stands_alone(other: dict) -> None:
+    with pytest.raises(FindingError, match="no other bound"):
+        Claim(contains=0.0, **other)

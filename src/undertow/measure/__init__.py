@@ -13,11 +13,21 @@ if TYPE_CHECKING:
     from undertow.measure.attribution import LogitAttribution, LogitParts
     from undertow.measure.baseline import BagOfWords
     from undertow.measure.centroids import Centroids, cosine_difference, published_belief
+    from undertow.measure.classifier_judge import ClassifierJudge, EndpointJudge, judge_named
     from undertow.measure.direction import Direction, difference_of_means, random_like
     from undertow.measure.finding import Claim, Finding, read_findings, write_findings
     from undertow.measure.judge import FirstTokenJudge, RefusalJudge, SubstringJudge, strip_reasoning
+    from undertow.measure.moderator import GenerativeModerator, TextClassificationModerator, moderator_named
+    from undertow.measure.text_classifier import TextClassifier
 
 _HOMES = {
+    "ClassifierJudge": "classifier_judge",
+    "EndpointJudge": "classifier_judge",
+    "GenerativeModerator": "moderator",
+    "TextClassificationModerator": "moderator",
+    "TextClassifier": "text_classifier",
+    "judge_named": "classifier_judge",
+    "moderator_named": "moderator",
     "PublishedArrays": "arrays",
     "load_arrays": "arrays",
     "score_states": "arrays",
@@ -44,17 +54,24 @@ __all__ = [
     "BagOfWords",
     "Centroids",
     "Claim",
+    "ClassifierJudge",
     "Direction",
+    "EndpointJudge",
     "Finding",
     "FirstTokenJudge",
+    "GenerativeModerator",
     "LogitAttribution",
     "LogitParts",
     "PublishedArrays",
     "RefusalJudge",
     "SubstringJudge",
+    "TextClassificationModerator",
+    "TextClassifier",
     "cosine_difference",
     "difference_of_means",
+    "judge_named",
     "load_arrays",
+    "moderator_named",
     "published_belief",
     "random_like",
     "read_findings",

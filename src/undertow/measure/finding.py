@@ -84,6 +84,7 @@ class Claim:
     Attributes:
         above: The interval's low end must lie above this, or at it if `inclusive`.
         below: The interval's high end must lie below this, or at it if `inclusive`.
+        contains: The interval must contain this: the claim that a control does nothing. Stands alone.
         inclusive: Whether touching a bound counts as being clear of it.
         on: "interval" judges the interval; "value" judges the point estimate alone (for a figure that is promised as
             a measured value).
@@ -93,14 +94,19 @@ class Claim:
     below: float | None = None
     inclusive: bool = False
     on: Literal["interval", "value"] = "interval"
+    contains: float | None = None
 
     def __post_init__(self) -> None:
-        if self.above is None and self.below is None:
+        if self.above is None and self.below is None and self.contains is None:
             raise FindingError("A claim needs a bound: say what its value must lie above, below, or both.")
+        if self.contains is not None and (self.above is not None or self.below is not None or self.on == "value"):
+            raise FindingError("A claim that its interval contains a number has no other bound.")
 
     @property
     def sentence(self) -> str:
         """The rule in words, for the report."""
+        if self.contains is not None:
+            return f"reproduced if the 95 % interval contains {self.contains:g}"
         subject = "the whole 95 % interval lies" if self.on == "interval" else "the value lies"
         edge = " or at" if self.inclusive else ""
         bounds = []
@@ -116,6 +122,8 @@ class Claim:
             low = high = value
         if value is None or low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
             return "not tested"
+        if self.contains is not None:
+            return "reproduced" if low <= self.contains <= high else "not reproduced"
         clear = True
         if self.above is not None:
             clear &= low > self.above or (self.inclusive and low == self.above)

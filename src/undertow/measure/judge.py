@@ -74,7 +74,10 @@ def is_unfinished(reply: str) -> bool:
 class RefusalJudge(Protocol):
     """Anything that tells refusals from answers by the reply's text."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of the judge in findings and reports."""
+        ...
 
     def refused(self, replies: Sequence[str]) -> list[bool]:
         """Return for each reply whether it refuses."""
