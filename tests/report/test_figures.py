@@ -52,6 +52,28 @@ def test_a_crowded_belief_map_draws_fewer_points_but_keeps_all_numbers() -> None
     assert len(figure.data["points"]["a"]["refusal"]) == 1000
 
 
+def test_a_belief_map_with_views_shows_only_their_kinds_in_colours_that_differ() -> None:
+    kinds = ["bare", "a, harmful", "b, harmful"]
+    views = {"a": ["bare", "a, harmful"], "b": ["bare", "b, harmful"]}
+    figure = belief_map("map", kinds, [0.1, 0.2, 0.3], [0.1, 0.2, 0.3], views=views)
+    assert figure.views == {"a": (0, 1), "b": (0, 2)}
+    assert [trace["visible"] for trace in figure.plot["data"]] == [True, True, False]
+    bare, first, second = (trace["marker"]["color"] for trace in figure.plot["data"])
+    assert bare != first == second
+    with pytest.raises(ReportError, match="names a kind"):
+        belief_map("map", kinds, [0.1, 0.2, 0.3], [0.1, 0.2, 0.3], views={"a": ["c"]})
+
+
+def test_states_without_a_number_are_left_out_of_line_and_band() -> None:
+    gap = float("nan")
+    figure = score_curves("s", [Curve("a", [gap, 0.2, 0.3], [gap, 0.1, 0.2], [gap, 0.3, 0.4])], [0, 1, 2])
+    band, line = figure.plot["data"]
+    assert (band["x"], band["y"]) == ([1, 2, 2, 1], [0.3, 0.4, 0.2, 0.1])
+    assert line["y"] == [None, 0.2, 0.3]
+    assert figure.data["curves"]["a"]["values"] == [None, 0.2, 0.3]
+    json.dumps([figure.plot, figure.data], allow_nan=False)
+
+
 def test_quadrant_bars_are_shares_of_each_kind() -> None:
     figure = quadrant_bars("q", {"harmful": dict(zip(QUADRANTS, (3, 1), strict=True)), "odd": {}}, QUADRANTS)
     assert [trace["x"] for trace in figure.plot["data"]] == [[0.75, 0.0], [0.25, 0.0]]

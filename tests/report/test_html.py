@@ -13,6 +13,7 @@ import pytest
 from undertow.measure.finding import Claim, judged_finding
 from undertow.report.figures import Bar, Curve, belief_map, guard_comparison, score_curves
 from undertow.report.html import Headline, Report, Section
+from undertow.report.matrix import matrix
 from undertow.report.tables import ReportError, Table
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror=alert(1)> & \u2028 'quoted' \"twice\""
@@ -132,6 +133,18 @@ def test_every_part_is_shown() -> None:
     assert set(json.loads(page.scripts[1])) <= places
     labels = [attrs["aria-label"] for tag, attrs in page.elements if attrs.get("role") == "img"]
     assert len(labels) == 3 and all(labels)
+
+
+def test_a_part_that_was_not_measured_says_why_and_a_figure_with_views_offers_them() -> None:
+    viewed = matrix("flow", {f"one {HOSTILE}": [[0.1]], "two": [[0.9]]}, ["a"], ["b"], kind="share")
+    page = Page(
+        make(sections=[Section("Left out", skipped=f"Because {HOSTILE}"), Section("V", figures=[viewed])]).html()
+    )
+    text = "".join(page.words)
+    assert "Not measured" in text and f"Because {' '.join(HOSTILE.split())}" in " ".join(text.split())
+    lists = [attrs for tag, attrs in page.elements if tag == "select"]
+    assert lists == [{"data-figure": "figure-flow"}]
+    assert json.loads(page.scripts[1])["figure-flow"]["views"] == {f"one {HOSTILE}": [0], "two": [1]}
 
 
 def test_written_in_one_step_with_its_numbers(tmp_path: Path) -> None:

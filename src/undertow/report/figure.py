@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from undertow.report.tables import ReportError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as graph_objects
 
+Numbers = Sequence[float] | npt.NDArray[Any]
+Grid = Sequence[Sequence[float]] | npt.NDArray[Any]
+
 # After Okabe and Ito, shifted in lightness so that each stands out on white and on near black.
 COLOURS = ("#2f7fc2", "#159a77", "#d9622b", "#b0629f", "#b98a10", "#4aa8d8", "#8b8f97")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "x")
 NEUTRAL = "#8b8f97"
+# See-through at the empty end, so that one scale serves a light page and a dark one.
+SEQUENTIAL = [[0.0, "rgba(47,127,194,0.07)"], [1.0, "rgba(47,127,194,0.95)"]]
+DIVERGING = [[0.0, "rgba(217,98,43,0.8)"], [0.5, "rgba(139,143,151,0.08)"], [1.0, "rgba(47,127,194,0.8)"]]
 QUADRANT_COLOURS = {
     "harmful, refused": "#2f7fc2",
     "harmful, about to be answered": "#d9622b",
@@ -34,12 +43,15 @@ class Figure:
         plot: The figure as plotly JSON (`data`, `layout`).
         data: The numbers shown, as plain JSON.
         description: What it shows, in words, for readers who cannot see it.
+        views: Title of a view -> the traces that it shows, where the reader chooses among several; the first is shown
+            at the start. Traces that no view names are always shown.
     """
 
     name: str
     plot: dict[str, Any]
     data: dict[str, Any]
     description: str
+    views: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def require_plotly() -> Any:
@@ -93,6 +105,12 @@ def plain_plot(plot: Any) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(plot.to_json())
     found["layout"].pop("template", None)
     return found
+
+
+def plain_number(value: Any) -> float | None:
+    """Return a number as JSON can hold it: what is not finite becomes None."""
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def padded(values: Sequence[float], threshold: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,41 +12,21 @@ from undertow.report.figure import (
     QUADRANT_COLOURS,
     SYMBOLS,
     Figure,
+    Numbers,
     blank,
     escaped,
     faint,
     figure_of,
     padded,
+    plain_number,
     plain_plot,
     require_plotly,
     wrapped,
 )
-from undertow.report.tables import ReportError, percent, percent_interval
+from undertow.report.intervals import Bar, interval_dots
+from undertow.report.tables import ReportError, percent
 
 __all__ = ["Bar", "Curve", "Figure", "belief_map", "figure_of", "guard_comparison", "quadrant_bars", "score_curves"]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One measured share in a comparison.
-
-    Attributes:
-        name: What was measured, such as a guard's rule.
-        value: The share, 0 to 1.
-        low: Lower end of its interval.
-        high: Upper end of its interval.
-        n: Number of prompts.
-        group: Group it is compared within, such as a kind of prompt.
-        emphasis: Whether it is ours, drawn filled; baselines are drawn hollow.
-    """
-
-    name: str
-    value: float
-    low: float
-    high: float
-    n: int
-    group: str = ""
-    emphasis: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,9 +42,9 @@ class Curve:
     """
 
     name: str
-    values: Sequence[float]
-    low: Sequence[float] = field(default=())
-    high: Sequence[float] = field(default=())
+    values: Numbers
+    low: Numbers = field(default=())
+    high: Numbers = field(default=())
     control: bool = False
 
 
@@ -77,6 +58,7 @@ def belief_map(
     harmful_threshold: float = 0.0,
     refusal_threshold: float = 0.0,
     most_points: int = 2000,
+    views: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
     """Return every prompt at (belief of harmfulness, belief of refusal), one colour and symbol a kind.
 
@@ -91,18 +73,26 @@ def belief_map(
         harmful_threshold: Where the harmful half begins.
         refusal_threshold: Where the refused half begins.
         most_points: At most this many are drawn, evenly spaced within each kind; all of them stay in the data.
+        views: Title of a view -> the kinds that it shows, where the reader is to choose among several.
 
     Raises:
-        ReportError: If the lists differ in length or are empty, or plotly is missing.
+        ReportError: If a view names an unknown kind, the lists differ in length or are empty, or plotly is missing.
     """
     objects = require_plotly()
     if not kinds or not len(kinds) == len(harmfulness) == len(refusal) == len(labels or kinds):
         raise ReportError("A belief map needs a kind and two beliefs for each of its prompts, and at least one prompt.")
     plot = blank(objects, height=500)
     order = list(dict.fromkeys(kinds))
+    if any(kind not in order for members in (views or {}).values() for kind in members):
+        raise ReportError("A view of a belief map names a kind that none of its prompts is of.")
+    shown = {view: tuple(order.index(kind) for kind in members) for view, members in (views or {}).items()}
+    first = next(iter(shown.values()), tuple(range(len(order))))
+    # Within every view the colours begin anew, so that they differ there and mean the same in each.
+    places = {index: rank for view in reversed(shown.values()) for rank, index in enumerate(view)}
     share = min(1.0, most_points / len(kinds))
     for index, kind in enumerate(order):
         rows = [row for row, found in enumerate(kinds) if found == kind]
+        place = places.get(index, index)
         step = max(1, round(1 / share))
         drawn = rows[::step]
         plot.add_trace(
@@ -111,10 +101,11 @@ def belief_map(
                 y=[float(refusal[row]) for row in drawn],
                 text=[wrapped(labels[row], 44) for row in drawn] if labels else None,
                 mode="markers",
+                visible=index in first,
                 name=f"{kind} ({len(rows)})",
                 marker={
-                    "color": COLOURS[index % len(COLOURS)],
-                    "symbol": SYMBOLS[index % len(SYMBOLS)],
+                    "color": COLOURS[place % len(COLOURS)],
+                    "symbol": SYMBOLS[(place + place // len(COLOURS)) % len(SYMBOLS)],
                     "size": 7,
                     "opacity": 0.7,
                     "line": {"width": 0},
@@ -152,6 +143,7 @@ def belief_map(
         data={"points": points, "thresholds": thresholds},
         description=f"Scatter of {len(kinds)} prompts by belief of harmfulness and belief of refusal, "
         f"of the kinds {', '.join(order)}.",
+        views=shown if len(shown) > 1 else {},
     )
 
 
@@ -215,69 +207,7 @@ def guard_comparison(
     Raises:
         ReportError: If there are no shares, or plotly is missing.
     """
-    objects = require_plotly()
-    if not bars:
-        raise ReportError("A comparison of guards needs at least one measured share.")
-    groups = list(dict.fromkeys(bar.group for bar in bars))
-    names = list(dict.fromkeys(bar.name for bar in bars))
-    plot = blank(objects, height=120 + len(names) * (26 + 22 * len(groups)))
-    for index, group in enumerate(groups):
-        members = [bar for bar in bars if bar.group == group]
-        # Positions are numbers, so that groups of one name stand beside each other rather than on top.
-        shift = (index - (len(groups) - 1) / 2) * 0.6 / max(len(groups), 2)
-        symbol = SYMBOLS[index % len(SYMBOLS)]
-        plot.add_trace(
-            objects.Scatter(
-                x=[bar.value for bar in members],
-                y=[names.index(bar.name) + shift for bar in members],
-                mode="markers",
-                name=group or axis,
-                showlegend=len(groups) > 1,
-                marker={
-                    "color": COLOURS[index % len(COLOURS)],
-                    "symbol": [symbol if bar.emphasis else f"{symbol}-open" for bar in members],
-                    "size": 11,
-                    "line": {"width": 2, "color": COLOURS[index % len(COLOURS)]},
-                },
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [max(bar.high - bar.value, 0.0) for bar in members],
-                    "arrayminus": [max(bar.value - bar.low, 0.0) for bar in members],
-                    "thickness": 1.6,
-                    "width": 4,
-                    "color": COLOURS[index % len(COLOURS)],
-                },
-                customdata=[
-                    [escaped(bar.name), percent(bar.value), percent_interval(bar.low, bar.high), bar.n]
-                    for bar in members
-                ],
-                hovertemplate="%{customdata[0]}: %{customdata[1]} (%{customdata[2]}), n = %{customdata[3]}"
-                f"<extra>{escaped(group)}</extra>",
-            )
-        )
-    if reference is not None:
-        plot.add_vline(x=reference, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
-    plot.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", title_text=axis)
-    plot.update_yaxes(
-        tickvals=list(range(len(names))),
-        ticktext=[wrapped(one, 20) for one in names],
-        range=[len(names) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-    )
-    return Figure(
-        name=name,
-        plot=plain_plot(plot),
-        data={
-            "axis": axis,
-            "bars": [
-                {"name": bar.name, "group": bar.group, "value": bar.value, "low": bar.low, "high": bar.high, "n": bar.n}
-                for bar in bars
-            ],
-        },
-        description=f"{axis[:1].upper()}{axis[1:]} of {', '.join(names)}, with 95 % intervals.",
-    )
+    return interval_dots(name, bars, axis=axis, reference=reference)
 
 
 def score_curves(
@@ -316,10 +246,16 @@ def score_curves(
         if len(curve.low) and len(curve.high):
             if len(curve.low) != len(states) or len(curve.high) != len(states):
                 raise ReportError(f"The band of {curve.name} needs one value a state.")
+            # A state without a finite band, such as one where a direction is zero, is left out of it.
+            edges = [
+                (place, float(low), float(high))
+                for place, low, high in zip(places, curve.low, curve.high, strict=True)
+                if math.isfinite(low) and math.isfinite(high)
+            ]
             plot.add_trace(
                 objects.Scatter(
-                    x=[*places, *reversed(places)],
-                    y=[*(float(value) for value in curve.high), *(float(value) for value in reversed(curve.low))],
+                    x=[*(place for place, _, _ in edges), *(place for place, _, _ in reversed(edges))],
+                    y=[*(high for _, _, high in edges), *(low for _, low, _ in reversed(edges))],
                     mode="lines",
                     fill="toself",
                     fillcolor=faint(colour),
@@ -332,7 +268,7 @@ def score_curves(
         plot.add_trace(
             objects.Scatter(
                 x=places,
-                y=[float(value) for value in curve.values],
+                y=[plain_number(value) for value in curve.values],
                 mode="lines",
                 name=curve.name,
                 legendgroup=curve.name,
@@ -351,9 +287,9 @@ def score_curves(
             "states": places,
             "curves": {
                 curve.name: {
-                    "values": [float(value) for value in curve.values],
-                    "low": [float(value) for value in curve.low],
-                    "high": [float(value) for value in curve.high],
+                    "values": [plain_number(value) for value in curve.values],
+                    "low": [plain_number(value) for value in curve.low],
+                    "high": [plain_number(value) for value in curve.high],
                 }
                 for curve in curves
             },

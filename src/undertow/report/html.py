@@ -46,6 +46,7 @@ class Section:
         tables: Tables, shown in order.
         control: What the result was held against.
         how_to_read: One paragraph: how to read this.
+        skipped: Why this part, or some of it, was not measured.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Section:
     tables: Sequence[Table] = ()
     control: str = ""
     how_to_read: str = ""
+    skipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,11 @@ class Report:
         environment.filters["anchor"] = _anchor
         environment.filters["written"] = lambda value: written(value)
         figures = {
-            f"figure-{_anchor(figure.name)}": {"data": figure.plot["data"], "layout": figure.plot["layout"]}
+            f"figure-{_anchor(figure.name)}": {
+                "data": figure.plot["data"],
+                "layout": figure.plot["layout"],
+                "views": {title: list(traces) for title, traces in figure.views.items()},
+            }
             for figure in self.figures
         }
         template = environment.from_string(_resource("report.html.jinja"))

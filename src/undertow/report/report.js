@@ -38,22 +38,52 @@
     return copy;
   }
 
-  function draw() {
-    Object.keys(figures).forEach(function (id) {
-      var place = document.getElementById(id);
-      if (place) {
-        Plotly.react(place, figures[id].data, themed(figures[id].layout), {
-          responsive: true,
-          displaylogo: false,
-          displayModeBar: false,
-          scrollZoom: false
-        });
+  /* Numbers written into the cells of a heat map are text, so they take the page's ink. */
+  function inked(data) {
+    data.forEach(function (trace) {
+      if (trace.type === "heatmap" && trace.texttemplate) {
+        trace.textfont = Object.assign({}, trace.textfont, { color: colour("--ink") });
       }
+    });
+    return data;
+  }
+
+  function draw(id) {
+    var place = document.getElementById(id);
+    if (place) {
+      Plotly.react(place, inked(figures[id].data), themed(figures[id].layout), {
+        responsive: true,
+        displaylogo: false,
+        displayModeBar: false,
+        scrollZoom: false
+      });
+    }
+  }
+
+  function drawAll() {
+    Object.keys(figures).forEach(draw);
+  }
+
+  function choose(id, view) {
+    var views = figures[id].views || {};
+    Object.keys(views).forEach(function (title) {
+      views[title].forEach(function (index) {
+        figures[id].data[index].visible = views[view].indexOf(index) >= 0;
+      });
     });
   }
 
-  draw();
+  document.querySelectorAll("select[data-figure]").forEach(function (list) {
+    list.addEventListener("change", function () {
+      choose(list.dataset.figure, list.value);
+      draw(list.dataset.figure);
+    });
+    /* A browser may bring back an earlier choice when the page is opened again. */
+    choose(list.dataset.figure, list.value);
+  });
+
+  drawAll();
   if (dark.addEventListener) {
-    dark.addEventListener("change", draw);
+    dark.addEventListener("change", drawAll);
   }
 })();
