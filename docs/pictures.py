@@ -1,11 +1,12 @@
 """Pictures of a report, and a check of it, in headless Chromium.
 
     python docs/pictures.py demo/report.html docs/images
-    python docs/pictures.py demo/report.html OUT --check
+    python docs/pictures.py beliefs/report.html OUT --check --figure belief-map --figure dissociation
 
-Takes the page 1280 and 390 pixels wide, light and dark, and the belief map alone. With --check it ends with exit code 1
-where the page writes an error to the console, asks the network for anything, or is wider than the screen. Chromium is
-driven by its DevTools protocol over a pipe, so nothing but the standard library is needed.
+Takes the page 1280 and 390 pixels wide, light and dark, and some figures alone. With --check it ends with exit code 1
+where the page writes an error to the console, asks the network for anything, is wider than the screen, draws nothing
+in a figure or in one of its views, or cuts off a figure's text. It works on any report. Chromium is driven
+by its DevTools protocol over a pipe, so nothing but the standard library is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,8 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
-MAP = "figure-belief-map"
+FIGURES = ("belief-map",)
+TALLEST = 14_000
 OVERFLOW = """(() => {
   const limit = document.documentElement.clientWidth;
   const wide = [...document.querySelectorAll('main *')].filter(one => {
@@ -52,6 +54,31 @@ OVERFLOW = """(() => {
 })()"""
 PLOTS = """(() => [...document.querySelectorAll('.plot')].map(
   one => [one.id, one.querySelectorAll('svg').length, one.getBoundingClientRect().height]))()"""
+
+
+CUT = """(() => [...document.querySelectorAll('.plot')].flatMap(plot => {
+  const room = plot.getBoundingClientRect();
+  return [...plot.querySelectorAll('svg text')].filter(one => {
+    const box = one.getBoundingClientRect();
+    return box.width > 0 && (box.left < room.left - 2 || box.right > room.right + 2
+      || box.top < room.top - 2 || box.bottom > room.bottom + 2);
+  }).map(one => [plot.id, one.textContent]);
+}))()"""
+VIEWS = """(async () => {
+  const empty = [];
+  for (const list of document.querySelectorAll('select[data-figure]')) {
+    const first = list.value;
+    for (const view of [...[...list.options].map(one => one.value), first]) {
+      list.value = view;
+      list.dispatchEvent(new Event('change'));
+      await new Promise(done => setTimeout(done, 150));
+      const place = document.getElementById(list.dataset.figure);
+      const shown = place.querySelectorAll('.heatmaplayer image, .scatterlayer .point, .barlayer .point').length;
+      if (!shown) empty.push(list.dataset.figure + ' in the view ' + view);
+    }
+  }
+  return empty;
+})()"""
 
 
 class BrowserError(Exception):
@@ -167,8 +194,8 @@ class View:
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
-def look(opened: Browser, report: Path, width: int, scheme: str) -> View:
-    """Open the page in a tab of its own, note what is wrong, and take its pictures."""
+def look(opened: Browser, report: Path, width: int, scheme: str, figures: Sequence[str] = FIGURES) -> View:
+    """Open the page in a tab of its own, note what is wrong, and take its pictures and those of some figures."""
     view = View(f"{width}-{scheme}")
     target = opened.call("Target.createTarget", url="about:blank")["targetId"]
     session = opened.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -185,24 +212,30 @@ def look(opened: Browser, report: Path, width: int, scheme: str) -> View:
     opened.drain(1.0)
 
     def evaluate(script: str) -> Any:
-        return opened.call("Runtime.evaluate", session, expression=script, returnByValue=True)["result"].get("value")
+        found = opened.call("Runtime.evaluate", session, expression=script, returnByValue=True, awaitPromise=True)
+        return found["result"].get("value")
 
+    view.problems += [f"draws nothing in {name}" for name in evaluate(VIEWS)]
     overflow = evaluate(OVERFLOW)
     if overflow["page"] > overflow["limit"]:
         view.problems.append(
             f"is {overflow['page']} pixels wide on a screen of {overflow['limit']}: {', '.join(overflow['wide'])}"
         )
     view.problems += [f"draws nothing in {name}" for name, drawn, height in evaluate(PLOTS) if not drawn or height < 50]
+    view.problems += [f"cuts off {text!r} in {name}" for name, text in evaluate(CUT)]
     height = int(evaluate("document.documentElement.scrollHeight"))
-    whole = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    view.pictures[f"report-{view.name}.png"] = _picture(opened, session, whole)
-    box = evaluate(
-        f"(() => {{ const one = document.getElementById('{MAP}'); if (!one) return null;"
-        " const box = one.getBoundingClientRect();"
-        " return {x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height}; })()"
-    )
-    if box is not None:
-        view.pictures[f"belief-map-{view.name}.png"] = _picture(opened, session, {**box, "scale": 2})
+    for number, top in enumerate(range(0, height, TALLEST), start=1):
+        part: dict[str, float] = {"x": 0, "y": top, "width": width, "height": min(TALLEST, height - top), "scale": 1}
+        name = f"report-{view.name}" + (f"-{number}" if height > TALLEST else "")
+        view.pictures[f"{name}.png"] = _picture(opened, session, part)
+    for figure in figures:
+        box = evaluate(
+            f"(() => {{ const one = document.getElementById('figure-' + {json.dumps(figure)}); if (!one) return null;"
+            " const box = one.getBoundingClientRect();"
+            " return {x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height}; })()"
+        )
+        if box is not None:
+            view.pictures[f"{figure}-{view.name}.png"] = _picture(opened, session, {**box, "scale": 2})
     view.problems += _noise(opened.events, address)
     opened.call("Target.closeTarget", targetId=target)
     return view
@@ -238,13 +271,17 @@ def main() -> int:
     flags.add_argument("report", type=Path)
     flags.add_argument("output", type=Path)
     flags.add_argument("--check", action="store_true", help="exit code 1 where anything is wrong with the page")
+    flags.add_argument(
+        "--figure", action="append", metavar="NAME", help="take this figure alone too; belief-map if none"
+    )
     arguments = flags.parse_args()
     if not arguments.report.is_file():
-        print(f"There is no report {arguments.report}; make one with undertow demo.", file=sys.stderr)
+        print(f"There is no report {arguments.report}; make one with undertow demo or undertow study.", file=sys.stderr)
         return 2
     try:
         with browser() as opened:
-            views = [look(opened, arguments.report, width, scheme) for width in WIDTHS for scheme in SCHEMES]
+            figures = arguments.figure or FIGURES
+            views = [look(opened, arguments.report, width, scheme, figures) for width in WIDTHS for scheme in SCHEMES]
     except BrowserError as error:
         print(error, file=sys.stderr)
         return 2
