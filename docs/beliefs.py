@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from undertow.studies.beliefs.findings import CLAIMS, FOREMOST, STUDY
+from undertow.studies.beliefs.claims import CLAIMS, FOREMOST, STUDY
 
 BLOCK = re.compile(r"(<!-- runs: .*? -->\n).*?(<!-- end of runs -->)", re.DOTALL)
 WORDS = {

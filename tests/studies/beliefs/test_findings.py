@@ -13,8 +13,9 @@ from tests.report.beliefs.made import bare_result, comparison, full_result, shar
 from undertow.guard.verdict import QUADRANTS
 from undertow.measure.finding import Finding, write_findings
 from undertow.measure.statistics import Estimate
-from undertow.studies.beliefs.findings import CLAIMS as PAPER_CLAIMS
-from undertow.studies.beliefs.findings import FOREMOST, REFERENCES, complement, findings_of
+from undertow.studies.beliefs.claims import CLAIMS as PAPER_CLAIMS
+from undertow.studies.beliefs.claims import FOREMOST, REFERENCES
+from undertow.studies.beliefs.findings import complement, findings_of
 from undertow.studies.beliefs.result import Band, BeliefsResult
 
 

@@ -9,7 +9,7 @@ from undertow.report.beliefs.knowing import directions_section, map_section, sep
 from undertow.report.beliefs.summary import headlines, summary
 from undertow.report.html import Report, Section
 from undertow.report.terms import TERMS
-from undertow.studies.beliefs.findings import FOREMOST
+from undertow.studies.beliefs.claims import FOREMOST
 from undertow.studies.beliefs.result import BeliefsResult
 
 _TERMS = {
