@@ -35,7 +35,7 @@ def test_an_edit_that_forgets_generated_tokens_fails_the_generation_check(monkey
     figure, detail = check_generation(trial_of(chat))
     assert figure <= 1e-5 and detail.startswith("16 tokens")
     right = edits.Edit.covers
-    monkeypatch.setattr(edits.Edit, "covers", lambda self, rendered: (right(self, rendered)[0], None))
+    monkeypatch.setattr(edits.Edit, "covers", lambda self, rendered, prompt=0: (right(self, rendered, prompt)[0], None))
     try:
         assert check_generation(trial_of(chat))[0] > 1e-3
     except UndertowError as error:
