@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,25 @@ class Estimate(NamedTuple):
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True)
+class Band:
+    """A mean for every state, with a 95 % bootstrap band over prompts.
+
+    Attributes:
+        name: what it is of.
+        n: prompts in it.
+        mean, low, high: (L + 1,).
+        control: whether it is a control.
+    """
+
+    name: str
+    n: int
+    mean: np.ndarray = field(repr=False)
+    low: np.ndarray = field(repr=False)
+    high: np.ndarray = field(repr=False)
+    control: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from undertow.studies.beliefs.result import BeliefsResult
 _REFUSED_AFTER = 0.10
 _LARGEST_DROP = 0.05
 _KEPT = 0.9
-RATE = 0.02
 
 
 class _Judging:

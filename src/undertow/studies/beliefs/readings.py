@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from undertow.measure.statistics import Band as Band
 from undertow.measure.statistics import Estimate
 from undertow.prompts import Prompt
 
@@ -60,25 +61,6 @@ class Sorting:
     judge: str
     agreements: tuple[Agreement, ...]
     unfinished: int
-
-
-@dataclass(frozen=True)
-class Band:
-    """A mean for every state, with a 95 % bootstrap band over prompts.
-
-    Attributes:
-        name: what it is of.
-        n: prompts in it.
-        mean, low, high: (L + 1,).
-        control: whether it is a control.
-    """
-
-    name: str
-    n: int
-    mean: Array = field(repr=False)
-    low: Array = field(repr=False)
-    high: Array = field(repr=False)
-    control: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from undertow.measure.centroids import Centroids
+from undertow.measure.statistics import Band
 from undertow.studies.demo.behaviour import Array, Cell
 from undertow.studies.demo.detectors import Bench
 
@@ -21,25 +21,6 @@ CLUSTERS: tuple[tuple[str, bool, bool], ...] = (
     ("refused harmless", False, True),
 )
 """(name, harmful, refused), as in the paper."""
-
-
-@dataclass(frozen=True)
-class Band:
-    """A mean score for every state, with a 95 % bootstrap band over prompts.
-
-    Attributes:
-        name: the cluster, or the control.
-        n: prompts in it.
-        mean, low, high: (L + 1,).
-        control: whether it is the control.
-    """
-
-    name: str
-    n: int
-    mean: Array = field(repr=False)
-    low: Array = field(repr=False)
-    high: Array = field(repr=False)
-    control: bool = False
 
 
 def separation(bench: Bench) -> dict[str, list[Band]]:

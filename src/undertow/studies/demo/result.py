@@ -11,10 +11,9 @@ import numpy as np
 
 from undertow.guard.verdict import QUADRANTS, Verdict
 from undertow.measure.finding import Claim, Finding
-from undertow.measure.statistics import Estimate, proportion, threshold_at_rate
+from undertow.measure.statistics import Band, Estimate, proportion, threshold_at_rate
 from undertow.studies.demo.acting import Acting
 from undertow.studies.demo.behaviour import Array, Cell
-from undertow.studies.demo.curves import Band
 from undertow.studies.demo.detectors import RATE, Controls, Detector
 from undertow.studies.demo.kinds import HELD_OUT_FAMILIES, Kind
 
