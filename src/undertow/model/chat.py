@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from undertow.errors import CoverageError, EditError, ModelError
+from undertow.errors import CoverageError, ModelError
 from undertow.model.anatomy import Anatomy, find_anatomy
 from undertow.model.batching import TokenBudget, default_budget, run_batches
 from undertow.model.capture import Activations, Gatherer, Position, StopForward, position_columns, render_lean
@@ -22,16 +22,16 @@ from undertow.model.hooks import attached, check_site
 from undertow.model.identity import ModelIdentity, identify
 from undertow.model.positions import Rendered, Renderer
 from undertow.model.program import Frame, Program, check_edit
-from undertow.model.replay import DEFAULT_BRANCH_BUDGET, Branch, Replayer
+from undertow.model.replay import Replayer
+from undertow.model.replaying import Replaying
 from undertow.model.variants import adapter_state, check_variant, input_device, uncompiled
 from undertow.progress import progress_bar
 from undertow.prompts import Prompt, as_prompts
 
-_SHORT = 8
 _WINDOW = 2048
 
 
-class ChatModel:
+class ChatModel(Replaying):
     """Any Hugging Face causal language model with a chat template, whose states can be read and edited.
 
     Args:
@@ -332,53 +332,6 @@ class ChatModel:
                 yield self
         finally:
             self._edits[:] = before
-
-    def replay(
-        self,
-        prompts: Any,
-        branches: Sequence[Branch],
-        *,
-        last: int = 1,
-        tokens: Sequence[int] | None = None,
-        branch_budget: int = DEFAULT_BRANCH_BUDGET,
-        method: str | None = None,
-        progress: bool = True,
-    ) -> Tensor:
-        """First-reply log-probabilities under each of many edits on the last tokens, in about one pass a prompt.
-
-        Args:
-            prompts: whatever `as_prompts` accepts.
-            branches: R lists of edits, each confined to the last ``last`` tokens; ``[]`` is the unedited prompt. An
-                edit's value may be a list with one tensor a prompt.
-            last: how many tokens at the prompt's end are run again.
-            tokens: vocabulary indices to keep; None keeps all.
-            branch_budget: most branches in one pass; bounds memory.
-            method: ``tree``, ``expanded`` or ``loop``; None takes the fastest that is exact on this model.
-            progress: whether to show a bar.
-
-        Returns:
-            (n, R, tokens or vocabulary), float32, CPU, in nats.
-
-        Raises:
-            EditError: a branch reaches before the last tokens, or replay is used inside `edit`.
-        """
-        if self._edits:
-            raise EditError("Replay takes its edits as branches: call it outside model.edit.")
-        rendered = self.renderer.render_many(as_prompts(prompts))
-        return self._replayer.run(
-            rendered,
-            branches,
-            last=last,
-            tokens=tokens,
-            branch_budget=branch_budget,
-            method=method,
-            progress=progress,
-        )
-
-    @property
-    def replay_method(self) -> str:
-        """How this model replays branches of short prompts: ``tree``, ``expanded`` or ``loop``."""
-        return self._replayer.method or self._replayer.method_for(_SHORT)
 
     def _pad_id(self) -> int:
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)

@@ -13,12 +13,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from undertow.errors import EditError, UndertowError
+from undertow.model.capture import StopForward
 from undertow.model.decoding import stated_window
 from undertow.model.edit import Add, Edit
 from undertow.model.hooks import Site, Visit, attached
@@ -34,6 +37,19 @@ DEFAULT_BRANCH_BUDGET = 512
 METHODS = ("tree", "expanded", "loop")
 _TOLERANCE = 2e-4
 _ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, UndertowError)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of every branch.
+
+    Attributes:
+        columns: of so many tokens at the end the logits are read.
+        states: instead of logits, these states at the last token; the pass ends after the deepest.
+    """
+
+    columns: int = 1
+    states: tuple[int, ...] = ()
 
 
 class Replayer:
@@ -58,12 +74,16 @@ class Replayer:
         branches: Sequence[Branch],
         *,
         last: int,
-        tokens: Sequence[int] | None,
         branch_budget: int,
         method: str | None,
         progress: bool,
+        reading: Reading = Reading(),
+        take: Callable[[Tensor, int], Tensor] = lambda read, prompt: read,
     ) -> Tensor:
-        """See `ChatModel.replay`."""
+        """See `ChatModel.replay`; `take` is given what was read of some branches, and the prompt's number.
+
+        What is read has the shape (branches, columns, vocabulary) or (branches, states, d_model), float32, CPU.
+        """
         if last < 1 or branch_budget < 1:
             raise EditError("Replay needs last >= 1 and branch_budget >= 1.")
         if method is not None and method not in METHODS:
@@ -90,8 +110,8 @@ class Replayer:
                 if chosen == "tree":
                     budget = int(min(budget, self._most_branches(len(item) - last, last)))
                 parts = [
-                    _select(part, tokens)
-                    for part in self._branches(item, prompt, branches, last, budget, chosen, advance)
+                    take(part, prompt)
+                    for part in self._branches(item, prompt, branches, last, budget, chosen, advance, reading)
                 ]
                 results.append(torch.cat(parts))
         return torch.stack(results)
@@ -105,13 +125,14 @@ class Replayer:
         budget: int,
         method: str,
         advance: Callable[[int], None],
+        reading: Reading = Reading(),
     ) -> list[Tensor]:
         run = {"tree": self._tree, "expanded": self._expanded, "loop": self._loop}[method]
         prefix = self._prefix(item.ids[: len(item) - last], method)
         parts = []
         for begin in range(0, len(branches), budget):
             chunk = branches[begin : begin + budget]
-            parts.append(run(item, prompt, chunk, last, prefix).float().cpu())
+            parts.append(run(item, prompt, chunk, last, prefix, reading).float().cpu())
             advance(len(chunk))
         return parts
 
@@ -126,30 +147,60 @@ class Replayer:
         _, cache = forward(tensor, cache=given, use_cache=True, columns=torch.full((1, 1), len(ids) - 1))
         return cache
 
-    def _tree(self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any) -> Tensor:
-        forward, anatomy = self.chat.forward, self.chat.anatomy
+    def _read(
+        self, operations: dict[Site, list[Operation]], reading: Reading, columns: Tensor, **inputs: Any
+    ) -> Tensor:
+        """(rows, columns, vocabulary), or (rows, columns, states, d_model) where states are read."""
+        chat, found = self.chat, {}
+
+        def visit_for(state: int) -> Visit:
+            def visit(hidden: Tensor) -> None:
+                places = columns.to(hidden.device)
+                found[state] = hidden[torch.arange(len(places), device=hidden.device).unsqueeze(1), places].float()
+                if state == max(reading.states):
+                    raise StopForward
+
+            return visit
+
+        visits = _visits(chat, operations) + [(("state", state), visit_for(state)) for state in reading.states]
+        logits = None
+        with attached(chat.anatomy, visits), suppress(StopForward):
+            logits, _ = chat.forward(**inputs, columns=columns)
+        if not reading.states:
+            assert logits is not None
+            return logits
+        return torch.stack([found[state].cpu() for state in reading.states], dim=2)
+
+    def _tree(
+        self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading
+    ) -> Tensor:
+        forward = self.chat.forward
         start, count = len(item) - last, len(branches)
         ids = torch.tensor(item.ids[start:], device=forward.device).repeat(count).unsqueeze(0)
         positions = torch.arange(start, len(item), device=forward.device).repeat(count).unsqueeze(0)
         operations = _gather(item, prompt, branches, start, lambda branch, offset: (0, branch * last + offset))
         before = [(layer.keys, layer.values) for layer in prefix[1].layers] if prefix is not None else []
-        columns = (torch.arange(count) * last + last - 1).unsqueeze(0)
-        with attached(anatomy, _visits(self.chat, operations)):
-            logits, _ = forward(
-                ids,
-                _tree_mask(count, last, start, self.chat.dtype, forward.device),
-                position_ids=positions,
-                cache=prefix,
-                use_cache=prefix is not None,
-                columns=columns,
-            )
+        ends = torch.arange(last - reading.columns, last)
+        columns = ((torch.arange(count) * last).unsqueeze(1) + ends).reshape(1, -1)
+        read = self._read(
+            operations,
+            reading,
+            columns,
+            ids=ids,
+            mask=_tree_mask(count, last, start, self.chat.dtype, forward.device),
+            position_ids=positions,
+            cache=prefix,
+            use_cache=prefix is not None,
+        )
         # The cache grew by concatenation, so the prefix's own tensors are untouched and simply put back.
         for layer, (keys, values) in zip(prefix[1].layers if prefix is not None else [], before, strict=True):
             layer.keys, layer.values = keys, values
-        return logits[0]
+        return read[0] if reading.states else read[0].unflatten(0, (count, reading.columns))
 
-    def _expanded(self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any) -> Tensor:
-        forward, anatomy = self.chat.forward, self.chat.anatomy
+    def _expanded(
+        self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading
+    ) -> Tensor:
+        forward = self.chat.forward
         start, count = len(item) - last, len(branches)
         cache = None
         if prefix is not None:
@@ -159,26 +210,28 @@ class Replayer:
         ids = torch.tensor([item.ids[start:]] * count, device=forward.device)
         positions = torch.arange(start, len(item), device=forward.device).expand(count, -1)
         operations = _gather(item, prompt, branches, start, lambda branch, offset: (branch, offset))
-        with attached(anatomy, _visits(self.chat, operations)):
-            logits, _ = forward(
-                ids,
-                position_ids=positions,
-                cache=cache,
-                use_cache=cache is not None,
-                columns=torch.full((count, 1), last - 1),
-            )
-        return logits[:, -1]
+        read = self._read(
+            operations,
+            reading,
+            torch.arange(last - reading.columns, last).expand(count, -1),
+            ids=ids,
+            position_ids=positions,
+            cache=cache,
+            use_cache=cache is not None,
+        )
+        return read[:, 0] if reading.states else read
 
-    def _loop(self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any) -> Tensor:
-        forward, anatomy = self.chat.forward, self.chat.anatomy
+    def _loop(
+        self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading
+    ) -> Tensor:
         start = len(item) - last
-        ids, _ = forward.pad_right([item.ids])
+        ids, _ = self.chat.forward.pad_right([item.ids])
+        columns = torch.arange(len(item) - reading.columns, len(item)).unsqueeze(0)
         parts = []
         for branch in branches:
             operations = _gather(item, prompt, [branch], start, lambda _, offset: (0, start + offset))
-            with attached(anatomy, _visits(self.chat, operations)):
-                logits, _ = forward(ids, columns=torch.full((1, 1), len(item) - 1))
-            parts.append(logits[0])
+            read = self._read(operations, reading, columns, ids=ids)
+            parts.append(read[:, 0] if reading.states else read)
         return torch.cat(parts)
 
     def _most_branches(self, start: int, last: int) -> float:
@@ -305,8 +358,3 @@ def _visits(chat: ChatModel, operations: dict[Site, list[Operation]]) -> list[tu
         return visit
 
     return [(site, visit_for(site)) for site in operations]
-
-
-def _select(logits: Tensor, tokens: Sequence[int] | None) -> Tensor:
-    scores = torch.log_softmax(logits.float(), -1)
-    return scores if tokens is None else scores[:, list(tokens)]
