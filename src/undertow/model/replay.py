@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from undertow.model.chat import ChatModel
 
 Branch = Sequence[Edit]
+Group = Sequence[tuple[int, Rendered]]
+"""Prompts of one length, each with its number within the call."""
 DEFAULT_BRANCH_BUDGET = 512
 METHODS = ("tree", "expanded", "loop")
 _TOLERANCE = 2e-4
@@ -66,6 +69,7 @@ class Replayer:
         self.chat = chat
         self.method: str | None = None
         self._exact: dict[str, int] = {}
+        self._joint: dict[int, bool] = {}
         self._fails: dict[str, int] = {}
 
     def run(
@@ -94,32 +98,44 @@ class Replayer:
             check_edit(self.chat.anatomy, edit, len(rendered))
         # The longest prompt first, so that one trial serves the whole set.
         self.method = self.method_for(max(len(item) for item in rendered)) if rendered else None
-        results = []
+        results: list[Tensor | None] = [None] * len(rendered)
         with progress_bar(len(rendered) * len(branches), "Replaying", enabled=progress) as advance:
-            for prompt, item in enumerate(rendered):
-                if last > len(item):
-                    raise EditError(f"Replay of the last {last} tokens of a prompt that has {len(item)}.")
-                exact = self.method_for(len(item))
+            for group in self._groups(rendered, len(branches), last, branch_budget):
+                length = len(group[0][1])
+                if last > length:
+                    raise EditError(f"Replay of the last {last} tokens of a prompt that has {length}.")
+                exact = self.method_for(length)
                 chosen = method or exact
                 if METHODS.index(chosen) < METHODS.index(exact):
                     raise EditError(
-                        f"Replay by {chosen!r} would be wrong on this model for a prompt of {len(item)} tokens: "
+                        f"Replay by {chosen!r} would be wrong on this model for a prompt of {length} tokens: "
                         f"use {exact!r} or leave the method out."
                     )
-                budget = branch_budget
-                if chosen == "tree":
-                    budget = int(min(budget, self._most_branches(len(item) - last, last)))
-                parts = [
-                    take(part, prompt)
-                    for part in self._branches(item, prompt, branches, last, budget, chosen, advance, reading)
-                ]
-                results.append(torch.cat(parts))
-        return torch.stack(results)
+                joint = chosen == "tree" and len(group) > 1 and self._takes_several(length)
+                for part in [group] if joint else [[one] for one in group]:
+                    budget = max(1, branch_budget // len(part))
+                    if chosen == "tree":
+                        budget = int(min(budget, self._most_branches(length - last, last)))
+                    read = torch.cat(self._branches(part, branches, last, budget, chosen, advance, reading), dim=1)
+                    for (prompt, _), values in zip(part, read, strict=True):
+                        results[prompt] = take(values, prompt)
+        return torch.stack([values for values in results if values is not None]) if results else torch.empty(0)
+
+    def _groups(self, rendered: Sequence[Rendered], branches: int, last: int, budget: int) -> list[Group]:
+        """Prompts of one length together, as many as their branches have room for in one pass."""
+        by_length: dict[int, list[tuple[int, Rendered]]] = {}
+        for prompt, item in enumerate(rendered):
+            by_length.setdefault(len(item), []).append((prompt, item))
+        size = max(1, budget // branches)
+        return [
+            members[begin : begin + size]
+            for _, members in sorted(by_length.items(), reverse=True)
+            for begin in range(0, len(members), size)
+        ]
 
     def _branches(
         self,
-        item: Rendered,
-        prompt: int,
+        group: Group,
         branches: Sequence[Branch],
         last: int,
         budget: int,
@@ -127,24 +143,26 @@ class Replayer:
         advance: Callable[[int], None],
         reading: Reading = Reading(),
     ) -> list[Tensor]:
+        """Parts (prompts, some branches, ...), float32, CPU; several prompts for the tree alone."""
         run = {"tree": self._tree, "expanded": self._expanded, "loop": self._loop}[method]
-        prefix = self._prefix(item.ids[: len(item) - last], method)
+        prefix = self._prefix([item.ids[: len(item) - last] for _, item in group], method)
         parts = []
         for begin in range(0, len(branches), budget):
             chunk = branches[begin : begin + budget]
-            parts.append(run(item, prompt, chunk, last, prefix, reading).float().cpu())
-            advance(len(chunk))
+            parts.append(run(group, chunk, last, prefix, reading).float().cpu())
+            advance(len(chunk) * len(group))
         return parts
 
-    def _prefix(self, ids: list[int], method: str) -> Any:
-        if not ids or method == "loop":
+    def _prefix(self, ids: list[list[int]], method: str) -> Any:
+        if not ids[0] or method == "loop":
             return None
         from transformers import DynamicCache
 
         forward = self.chat.forward
         given = ("past_key_values", DynamicCache()) if method == "tree" else None
-        tensor, _ = forward.pad_right([ids])
-        _, cache = forward(tensor, cache=given, use_cache=True, columns=torch.full((1, 1), len(ids) - 1))
+        tensor, _ = forward.pad_right(ids)
+        ends = torch.full((len(ids), 1), len(ids[0]) - 1)
+        _, cache = forward(tensor, cache=given, use_cache=True, columns=ends)
         return cache
 
     def _read(
@@ -171,23 +189,21 @@ class Replayer:
             return logits
         return torch.stack([found[state].cpu() for state in reading.states], dim=2)
 
-    def _tree(
-        self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading
-    ) -> Tensor:
-        forward = self.chat.forward
-        start, count = len(item) - last, len(branches)
-        ids = torch.tensor(item.ids[start:], device=forward.device).repeat(count).unsqueeze(0)
-        positions = torch.arange(start, len(item), device=forward.device).repeat(count).unsqueeze(0)
-        operations = _gather(item, prompt, branches, start, lambda branch, offset: (0, branch * last + offset))
+    def _tree(self, group: Group, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading) -> Tensor:
+        device = self.chat.forward.device
+        size, count, start = len(group), len(branches), len(group[0][1]) - last
+        ids = torch.tensor([item.ids[start:] for _, item in group], device=device).repeat(1, count)
+        positions = torch.arange(start, start + last, device=device).repeat(count).expand(size, -1)
+        operations = _gather(group, branches, start, lambda row, branch, offset: (row, branch * last + offset))
         before = [(layer.keys, layer.values) for layer in prefix[1].layers] if prefix is not None else []
         ends = torch.arange(last - reading.columns, last)
-        columns = ((torch.arange(count) * last).unsqueeze(1) + ends).reshape(1, -1)
+        columns = ((torch.arange(count) * last).unsqueeze(1) + ends).reshape(1, -1).expand(size, -1)
         read = self._read(
             operations,
             reading,
             columns,
             ids=ids,
-            mask=_tree_mask(count, last, start, self.chat.dtype, forward.device),
+            mask=_tree_mask(count, last, start, self.chat.dtype, device).expand(size, -1, -1, -1),
             position_ids=positions,
             cache=prefix,
             use_cache=prefix is not None,
@@ -195,44 +211,54 @@ class Replayer:
         # The cache grew by concatenation, so the prefix's own tensors are untouched and simply put back.
         for layer, (keys, values) in zip(prefix[1].layers if prefix is not None else [], before, strict=True):
             layer.keys, layer.values = keys, values
-        return read[0] if reading.states else read[0].unflatten(0, (count, reading.columns))
+        return read if reading.states else read.unflatten(1, (count, reading.columns))
 
-    def _expanded(
-        self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading
-    ) -> Tensor:
-        forward = self.chat.forward
+    def _expanded(self, group: Group, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading) -> Tensor:
+        forward, item = self.chat.forward, group[0][1]
         start, count = len(item) - last, len(branches)
         cache = None
         if prefix is not None:
             grown = copy.deepcopy(prefix[1])
             grown.batch_repeat_interleave(count)
             cache = (prefix[0], grown)
-        ids = torch.tensor([item.ids[start:]] * count, device=forward.device)
-        positions = torch.arange(start, len(item), device=forward.device).expand(count, -1)
-        operations = _gather(item, prompt, branches, start, lambda branch, offset: (branch, offset))
         read = self._read(
-            operations,
+            _gather(group, branches, start, lambda _, branch, offset: (branch, offset)),
             reading,
             torch.arange(last - reading.columns, last).expand(count, -1),
-            ids=ids,
-            position_ids=positions,
+            ids=torch.tensor([item.ids[start:]] * count, device=forward.device),
+            position_ids=torch.arange(start, len(item), device=forward.device).expand(count, -1),
             cache=cache,
             use_cache=cache is not None,
         )
-        return read[:, 0] if reading.states else read
+        return (read[:, 0] if reading.states else read).unsqueeze(0)
 
-    def _loop(
-        self, item: Rendered, prompt: int, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading
-    ) -> Tensor:
+    def _loop(self, group: Group, branches: Sequence[Branch], last: int, prefix: Any, reading: Reading) -> Tensor:
+        item = group[0][1]
         start = len(item) - last
         ids, _ = self.chat.forward.pad_right([item.ids])
         columns = torch.arange(len(item) - reading.columns, len(item)).unsqueeze(0)
         parts = []
         for branch in branches:
-            operations = _gather(item, prompt, [branch], start, lambda _, offset: (0, start + offset))
+            operations = _gather(group, [branch], start, lambda _, __, offset: (0, start + offset))
             read = self._read(operations, reading, columns, ids=ids)
             parts.append(read[:, 0] if reading.states else read)
-        return torch.cat(parts)
+        return torch.cat(parts).unsqueeze(0)
+
+    def _takes_several(self, length: int) -> bool:
+        """Whether trees of several prompts in one batch equal those of one, tried at this length."""
+        key = _rounded(length)
+        if key not in self._joint:
+            group, branches, last = self._trial(length, 2)
+            alone = torch.cat(
+                [torch.cat(self._branches([one], branches, last, 3, "tree", lambda _: None), 1) for one in group]
+            )
+            try:
+                together = torch.cat(self._branches(group, branches, last, 3, "tree", lambda _: None), 1)
+            except _ERRORS:
+                self._joint[key] = False
+            else:
+                self._joint[key] = self._agree(together, alone)
+        return self._joint[key]
 
     def _most_branches(self, start: int, last: int) -> float:
         """How many branches a tree may hold without outgrowing the context or a window.
@@ -268,22 +294,31 @@ class Replayer:
         """Whether branches on a random prompt of so many tokens equal the loop's."""
         if method == "tree" and length >= stated_window(self.chat.model):
             return False
-        generator = torch.Generator().manual_seed(length)
-        vocabulary = self.chat.model.get_input_embeddings().weight.shape[0]
-        ids = torch.randint(min(10, vocabulary - 1), vocabulary, (length,), generator=generator).tolist()
-        last = min(2, length)
-        item = Rendered(ids, range(1), range(1, length), 0, length - 1, "", [])
-        state = min(1, self.chat.layers)
-        vectors = torch.randn(2, self.chat.width, generator=generator)
-        span = list(range(length - last, length))
-        branches: list[Branch] = [[]] + [[Add(vector, state=state, span=span)] for vector in vectors]
-        wanted = torch.cat(self._branches(item, 0, branches, last, 3, "loop", lambda amount: None))
-        scale = wanted.std().clamp_min(1e-6)
+        group, branches, last = self._trial(length, 1)
+        wanted = torch.cat(self._branches(group, branches, last, 3, "loop", lambda _: None), 1)
         try:
-            found = torch.cat(self._branches(item, 0, branches, last, 3, method, lambda amount: None))
+            found = torch.cat(self._branches(group, branches, last, 3, method, lambda _: None), 1)
         except _ERRORS:
             return False
+        return self._agree(found, wanted)
+
+    def _trial(self, length: int, prompts: int) -> tuple[Group, list[Branch], int]:
+        """Random prompts of so many tokens, branches that edit their last tokens, and how many those are."""
+        generator = torch.Generator().manual_seed(length)
+        vocabulary = self.chat.model.get_input_embeddings().weight.shape[0]
+        drawn = torch.randint(min(10, vocabulary - 1), vocabulary, (prompts, length), generator=generator).tolist()
+        last = min(2, length)
+        group = [
+            (row, Rendered(ids, range(1), range(1, length), 0, length - 1, "", [])) for row, ids in enumerate(drawn)
+        ]
+        state = min(1, self.chat.layers)
+        span = list(range(length - last, length))
+        vectors = torch.randn(2, self.chat.width, generator=generator)
+        return group, [[], *([Add(vector, state=state, span=span)] for vector in vectors)], last
+
+    def _agree(self, found: Tensor, wanted: Tensor) -> bool:
         tolerance = _TOLERANCE if self.chat.dtype in (torch.float32, torch.float64) else 0.1
+        scale = wanted.std().clamp_min(1e-6)
         return found.shape == wanted.shape and bool((found - wanted).abs().max() / scale < tolerance)
 
 
@@ -301,15 +336,15 @@ def _tree_mask(count: int, last: int, start: int, dtype: torch.dtype, device: to
 
 
 def _gather(
-    item: Rendered,
-    prompt: int,
+    group: Group,
     branches: Sequence[Branch],
     start: int,
-    place: Callable[[int, int], tuple[int, int]],
+    place: Callable[[int, int, int], tuple[int, int]],
 ) -> dict[Site, list[Operation]]:
     """All branches' edits, grouped so that each site needs one indexed operation a kind of edit."""
     groups: dict[tuple[Site, int, str, bool], list[tuple[int, int, int | None, Tensor | None, float]]] = {}
-    for number, branch in enumerate(branches):
+    for row, number in product(range(len(group)), range(len(branches))):
+        (prompt, item), branch = group[row], branches[number]
         order: dict[Site, int] = {}
         for edit in branch:
             inside, generated_from = edit.covers(item, prompt)
@@ -328,9 +363,9 @@ def _gather(
             order[edit.site] = rank + 1
             key = (edit.site, rank, edit.kind, value is None)
             for place_in_span, index in enumerate(indices):
-                row, column = place(number, index - start)
+                line, column = place(row, number, index - start)
                 vector = value if value is None or value.dim() == 1 else value[place_in_span]
-                groups.setdefault(key, []).append((row, column, edit.head_index, vector, edit.coefficient))
+                groups.setdefault(key, []).append((line, column, edit.head_index, vector, edit.coefficient))
     operations: dict[Site, list[Operation]] = {}
     for (site, _, kind, bare), entries in sorted(groups.items(), key=lambda pair: pair[0][:3]):
         rows, columns, heads, vectors, coefficients = zip(*entries, strict=True)
