@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.builders import PROMPTS, tiny_chat
 from undertow.errors import UndertowError
@@ -19,7 +20,11 @@ def test_branches_that_see_each_other_fail_the_replay_check(monkeypatch: pytest.
     chat = tiny_chat("llama")
     figure, detail = check_replay(trial_of(chat))
     assert figure <= 1e-5 and "'tree'" in detail and "all 12 heads" in detail
-    monkeypatch.setattr(replay, "_tree_mask", lambda count, last, start, dtype, device: None)
+    monkeypatch.setattr(
+        replay,
+        "_tree_mask",
+        lambda count, last, start, dtype, device: torch.zeros(1, 1, count * last, start + count * last, dtype=dtype),
+    )
     assert check_replay(trial_of(chat))[0] > 1e-3
 
 
