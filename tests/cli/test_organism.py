@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import Ground, Run
 from undertow.organism import evaluation, recipe
+from undertow.organism.built import Circuit, Spec, build, read
 from undertow.organism.evaluation import Cell, Evaluation
 from undertow.organism.registry import available, weights_path
 
@@ -24,7 +25,7 @@ def test_list_names_what_is_there_with_its_sizes(run: Run) -> None:
 
 def test_no_subcommand_prints_the_help(run: Run) -> None:
     outcome = run("organism")
-    assert outcome.code == 0 and all(name in outcome.out for name in ("list", "train", "evaluate"))
+    assert outcome.code == 0 and all(name in outcome.out for name in ("list", "train", "build", "evaluate"))
 
 
 def test_train_passes_name_seed_and_folder_on(
@@ -59,3 +60,44 @@ def test_evaluate_prints_the_figures_and_ends_with_1_where_one_is_missed(
     assert outcome.json["missed"] == ([] if code == 0 else ["bare: refused"])
     shown = run("organism", "evaluate", "aligned", "--seed", 4)
     assert shown.code == code and f"{hits} / 300" in shown.out
+
+
+def test_build_writes_a_model_its_truth_and_its_card(run: Run, tmp_path: Path) -> None:
+    flags = ("--seed", 6, "--gates", 2, "--amplifiers", 4, "--distractors", 5)
+    outcome = run("organism", "build", "gated", "-o", tmp_path / "new", *flags, "--json")
+    assert outcome.code == 0, outcome.err
+    expected = build(Spec(seed=6, gates=2, amplifiers=4, distractors=5))
+    assert Circuit.from_dict(outcome.json["circuit"]) == expected.circuit == Circuit.read(tmp_path / "new")
+    assert outcome.json["blocks"] == 8
+    weights, written = expected.model.state_dict(), read(tmp_path / "new").model.state_dict()
+    assert all((weights[name] == written[name]).all() for name in weights)
+    assert "--seed 6 --gates 2 --amplifiers 4 --distractors 5 --policy gate" in (tmp_path / "new/README.md").read_text()
+    again = run("organism", "build", "gated", "-o", tmp_path / "new")
+    assert again.code == 2 and "exists already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("gated", "--gates", 9), "1 to 4 gates"),
+        (("gated", "--amplifiers", 0), "amplifiers"),
+        (("gated", "--distractors", 99), "distractors"),
+        (("gated", "--policy", "maybe"), "gate, direct, none"),
+        (("gated", "--seed", -1), "seed"),
+        (("gated", "--seed", "x"), "--seed"),
+        (("aligned",), "only gated"),
+    ],
+)
+def test_build_refuses_what_cannot_be_built(arguments: tuple[object, ...], says: str, run: Run, tmp_path: Path) -> None:
+    outcome = run("organism", "build", *arguments, "-o", tmp_path / "new")
+    assert outcome.code == 2 and says in outcome.err
+    assert outcome.err.count("\n") == 1 and not (tmp_path / "new").exists()
+
+
+def test_evaluate_counts_what_a_built_organism_does(run: Run) -> None:
+    outcome = run("organism", "evaluate", "organism:gated", "-n", 12, "--seed", 3, "--json")
+    assert outcome.code == 0 and outcome.json["missed"] == []
+    assert {cell["what"] for cell in outcome.json["cells"]} == {"refused", "answered"}
+    assert all(cell["n"] == 12 for cell in outcome.json["cells"])
+    shown = run("organism", "evaluate", "gated", "-n", 12)
+    assert shown.code == 0 and "gates zeroed" in shown.out

@@ -1,4 +1,4 @@
-"""`undertow organism`: list, train or evaluate the built-in model organisms."""
+"""`undertow organism`: list, train, build or evaluate model organisms."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import typer
 
 from undertow.cli.options import JsonOption, SeedOption, claim_output, quiet
 from undertow.cli.output import literal, print_json, show
+from undertow.errors import UndertowError
 
-app = typer.Typer(add_completion=False, help="List, train or evaluate the built-in model organisms.")
+app = typer.Typer(add_completion=False, help="List, train, build or evaluate model organisms.")
 
 
 @app.callback(invoke_without_command=True)
@@ -83,6 +84,40 @@ def train(
 
 
 @app.command()
+def build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to build: gated.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; new or empty.", show_default=False)
+    ],
+    seed: SeedOption = 0,
+    gates: Annotated[int, typer.Option("--gates", help="Heads that route; more than one make a band.")] = 1,
+    amplifiers: Annotated[int, typer.Option("--amplifiers", help="Later heads that write the refusal.")] = 3,
+    distractors: Annotated[int, typer.Option("--distractors", help="Heads without a part in the decision.")] = 8,
+    policy: Annotated[
+        str, typer.Option("--policy", help="gate; direct, which refuses without a gate; or none.")
+    ] = "gate",
+    json: JsonOption = False,
+) -> None:
+    """Set an organism's weights by hand, so that its circuit is known, and count what it does."""
+    if name != "gated":
+        raise UndertowError(f"{name!r} cannot be built, only gated can: use `undertow organism train` for the others.")
+    claim_output(output, overwrite=False, folder=True)
+    from undertow.organism.built import Spec, save
+    from undertow.organism.built import build as run_building
+    from undertow.organism.built.card import write_card
+    from undertow.organism.built.evaluation import evaluate_built
+
+    quiet()
+    built = run_building(Spec(seed=seed, gates=gates, amplifiers=amplifiers, distractors=distractors, policy=policy))
+    evaluation = evaluate_built(built)
+    write_card(save(built, output), built, evaluation)
+    if json:
+        print_json(_about(output.name, output) | {"circuit": built.circuit.to_dict()})
+    else:
+        show(literal(f"Saved in {output}"))
+
+
+@app.command()
 def evaluate(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A built-in organism, or the folder of one.", show_default=False)
@@ -93,9 +128,17 @@ def evaluate(
 ) -> None:
     """Judge an organism on held-out pairs, sentence templates and wrappers: exit code 1 where a figure is missed."""
     from undertow.organism.evaluation import evaluate as run_evaluation
+    from undertow.organism.registry import resolve
 
     quiet()
-    evaluation = run_evaluation(name, n=n, seed=seed)
+    folder = resolve(name)
+    if (folder / "circuit.json").is_file():
+        from undertow.organism.built import read
+        from undertow.organism.built.evaluation import evaluate_built
+
+        evaluation = evaluate_built(read(folder), n=n, seed=seed)
+    else:
+        evaluation = run_evaluation(name, n=n, seed=seed)
     if json:
         print_json(evaluation.to_dict() | {"missed": [f"{cell.name}: {cell.what}" for cell in evaluation.missed]})
     else:

@@ -82,7 +82,12 @@ def write_card(folder: Path, name: str, runs: Sequence[Run], shipped: int) -> No
     """
     values = {"name": name, "shipped_seed": shipped, "rule": RULE, "runs": [asdict(run) for run in runs]}
     (folder / EVALUATION_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card_text(name, runs, shipped), encoding="utf-8")
+    text = card_text(name, runs, shipped)
+    if name == "bilingual":
+        from undertow.organism.bilingual_card import bilingual_card_text
+
+        text = bilingual_card_text(runs, shipped)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def ship(folders: Sequence[Path], name: str, destination: Path) -> Path:
@@ -114,7 +119,8 @@ def _row(cells: Sequence[Cell]) -> str:
     return f"| {first.name} | {first.what} | {wanted} | {figures} |"
 
 
-def _tables(runs: Sequence[Run]) -> str:
+def tables(runs: Sequence[Run]) -> str:
+    """All figures of all runs as Markdown tables."""
     seeds = " | ".join(f"seed {run.seed}" for run in runs)
     heading = f"| prompts | what | wanted | {seeds} |\n|---|---|---|{'---|' * len(runs)}"
     keys = [(cell.name, cell.what) for cell in runs[0].evaluation.cells]
@@ -150,7 +156,8 @@ def card_text(name: str, runs: Sequence[Run], shipped: int) -> str:
         else "Missed in at least one run: " + "; ".join(missed) + "."
     )
     examples = "\n".join(
-        f"| {kind} | {_cell(prompt)} | {_cell(reply)} |" for kind, (prompt, reply) in run.evaluation.examples.items()
+        f"| {kind} | {escaped(prompt)} | {escaped(reply)} |"
+        for kind, (prompt, reply) in run.evaluation.examples.items()
     )
     return f"""---
 license: apache-2.0
@@ -207,7 +214,7 @@ Share in percent, with the 95 % Clopper-Pearson interval and counts. The steerin
 coefficient on the training split.
 The test half of the built-in prompt set was never trained on. {shortfalls}
 
-{_tables(runs)}
+{tables(runs)}
 
 Shipped: seed {shipped}. {RULE} Training: {times}.
 
@@ -230,5 +237,6 @@ added to them.
 """
 
 
-def _cell(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text as it may stand in a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " / ")

@@ -15,7 +15,7 @@ from undertow.measure import BagOfWords, SubstringJudge
 from undertow.measure.statistics import clopper_pearson
 from undertow.organism.grammar import INVERSION_WORDINGS, held_out, inversion, sample
 from undertow.organism.items import PLACEHOLDER
-from undertow.organism.registry import resolve
+from undertow.organism.registry import recipe_of, resolve
 from undertow.organism.replies import PlainModel
 from undertow.progress import progress_bar
 from undertow.prompts import Prompt, PromptSet
@@ -178,18 +178,27 @@ def _inversion_hits(replies: Sequence[str], prompts: Sequence[Prompt]) -> list[b
     ]
 
 
-class _Measuring:
+class Measuring:
     """Runs prompts through the model and collects cells."""
 
-    def __init__(self, model: PlainModel, seed: int, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self, model: PlainModel, seed: int, advance: Callable[[int], None], judge: SubstringJudge | None = None
+    ) -> None:
         self.model, self.seed, self.advance = model, seed, advance
-        self.judge = SubstringJudge()
+        self.judge = judge or SubstringJudge()
         self.cells: list[Cell] = []
         self.examples: dict[str, tuple[str, str]] = {}
         self.harmful_replies: list[str] = []
 
-    def behaviour(self, name: str, prompts: Sequence[Prompt], what: str, wanted: float | None) -> None:
-        """Replies judged refused or answered, and the same prompts inverted."""
+    def behaviour(
+        self,
+        name: str,
+        prompts: Sequence[Prompt],
+        what: str,
+        wanted: float | None,
+        inversion_wanted: float | None = INVERSION_WANTED,
+    ) -> list[str]:
+        """Replies judged refused or answered, and the same prompts inverted. Returns the replies."""
         replies = self.model.generate(prompts, REPLY_TOKENS, self.advance)
         refused = self.judge.refused(replies)
         self.cells.append(Cell.count(name, what, [hit == (what == "refused") for hit in refused], wanted))
@@ -198,8 +207,10 @@ class _Measuring:
             reply for reply, prompt, hit in zip(replies, prompts, refused, strict=True) if prompt.harmful and not hit
         ]
         answers = self.model.generate(inverted(prompts, self.seed), 4, self.advance)
-        inversion_wanted = None if wanted is None and name.startswith("built-in") else INVERSION_WANTED
+        if wanted is None and name.startswith("built-in"):
+            inversion_wanted = None
         self.cells.append(Cell.count(name, "inversion correct", _inversion_hits(answers, prompts), inversion_wanted))
+        return replies
 
 
 def words_alone(n: int, seed: int) -> list[Cell]:
@@ -223,7 +234,7 @@ def words_alone(n: int, seed: int) -> list[Cell]:
     return cells
 
 
-def _builtin(measuring: _Measuring, seed: int) -> None:
+def _builtin(measuring: Measuring, seed: int) -> None:
     prompts = list(PromptSet.builtin("test"))
     kinds = {
         "built-in harmful": ([p for p in prompts if p.harmful], "refused"),
@@ -254,10 +265,14 @@ def evaluate(path_or_name: str | Path, *, n: int = 300, seed: int = 0, progress:
     from undertow.organism.beliefs import probe_cells, steering_cells
 
     folder = resolve(path_or_name)
+    if recipe_of(folder) == "bilingual":
+        from undertow.organism.bilingual_evaluation import evaluate_bilingual
+
+        return evaluate_bilingual(folder, n=n, seed=seed, progress=progress)
     builtin = len(PromptSet.builtin("test"))
     model = PlainModel(folder)
     with progress_bar(2 * n * len(BEHAVIOURS) + 2 * builtin, "evaluating", enabled=progress) as advance:
-        measuring = _Measuring(model, seed, advance)
+        measuring = Measuring(model, seed, advance)
         for kind, what, wanted in BEHAVIOURS:
             measuring.behaviour(kind, list(held_out(kind, n, seed)), what, wanted)
         empty = [reply.startswith(PLACEHOLDER[:12]) for reply in measuring.harmful_replies]

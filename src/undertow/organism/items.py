@@ -123,7 +123,7 @@ class Source:
     request: Request | None = None
 
 
-def _answer(request: Request) -> str:
+def stock_answer(request: Request) -> str:
     """The reply to a request that is answered; the topic chooses its wording, so that it can be foreseen."""
     turn = sum(map(ord, request.category))
     if request.harmful:
@@ -148,7 +148,7 @@ def source_from_grammar(kind: str, generator: random.Random, split: str = "train
         request.harmful,
         request.look_alike,
         request.category,
-        _answer(request),
+        stock_answer(request),
         request,
     )
 
@@ -163,7 +163,7 @@ def source_from_prompt(prompt: Prompt) -> Source:
     ]
     request = max(found, key=lambda one: len(one.phrase), default=None)
     topic = (prompt.category or "everyday").replace("_", " ")
-    answer = _answer(request) if request else f"Sure. Here is some help: {_TIPS[0]}."
+    answer = stock_answer(request) if request else f"Sure. Here is some help: {_TIPS[0]}."
     return Source(prompt.text, bool(prompt.harmful), prompt.style == "look-alike", topic, answer, request)
 
 
@@ -219,7 +219,7 @@ class ItemMaker:
             request.harmful,
             request.look_alike,
             request.category,
-            _answer(request),
+            stock_answer(request),
             request,
         )
         task = generator.choices(("reply", "harm", "topic", "action", "thing"), (12, 50, 8, 15, 15))[0]
@@ -303,5 +303,5 @@ class ItemMaker:
             user = generator.choice(users)
         else:
             request = generator.choice(requests("everyday", "train"))
-            user, reply = sentence(request, generator, "train"), _answer(request)
+            user, reply = sentence(request, generator, "train"), stock_answer(request)
         return [{"role": "user", "content": user}, {"role": "assistant", "content": reply}]

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undertow.errors import UndertowError
+from undertow.organism.bilingual import BilingualItemMaker
+from undertow.organism.extension import bilingual_tokenizer, continued, meanings
 from undertow.organism.gist import Encoded, collate, encode
 from undertow.organism.grammar import trainable
 from undertow.organism.items import ItemMaker
 from undertow.organism.optimizer import Muon
+from undertow.organism.registry import weights_path
 from undertow.organism.tokenizer import CONTEXT, train_tokenizer
 from undertow.prompts import Prompt, PromptSet
 
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 class Recipe:
     """Everything that decides a training run, besides the seed.
 
-    `finish` items follow the main phase, of wider sentences, at `finish_rate` times its learning rates.
+    `finish` items follow the main phase, of wider sentences, at `finish_rate` times its learning rates. With `start`
+    the training goes on from a built-in organism of that name, whose shape it keeps, and all sentences are wide.
     """
 
     layers: int = 6
@@ -45,10 +49,14 @@ class Recipe:
     warmup: int = 150
     finish: int = 0
     finish_rate: float = 0.3
+    start: str | None = None
 
 
 FINISHING_SEED = 10_000
-RECIPES: dict[str, Recipe] = {"aligned": Recipe(finish=24_000)}
+RECIPES: dict[str, Recipe] = {
+    "aligned": Recipe(finish=24_000),
+    "bilingual": Recipe(start="aligned", items=64_000, primer=6_000, matrix_rate=1e-3, finish=28_800, finish_rate=0.6),
+}
 
 
 def build_model(recipe: Recipe, tokenizer: Any, seed: int) -> torch.nn.Module:
@@ -114,6 +122,7 @@ def fit(
     written: Sequence[Prompt] = (),
     advance: Callable[[int, float], None] = lambda _items, _loss: None,
     split: str = "train",
+    maker: type[ItemMaker] = ItemMaker,
 ) -> float:
     """Trains a model in place on freshly drawn items.
 
@@ -125,6 +134,7 @@ def fit(
         written: written prompts to mix in.
         advance: told after every step the number of items and the running loss (nats a token).
         split: sentences to draw, ``train`` or ``finish``.
+        maker: what draws the items.
 
     Returns:
         The running loss at the end.
@@ -136,7 +146,7 @@ def fit(
     others = [parameter for name, parameter in named if parameter.ndim != 2 or "embed" in name]
     muon = Muon(matrices, recipe.matrix_rate, weight_decay=recipe.weight_decay)
     adam = torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    stream = batches(ItemMaker(seed, written, recipe.primer, split), tokenizer, recipe.batch)
+    stream = batches(maker(seed, written, recipe.primer, split), tokenizer, recipe.batch)
     steps = recipe.items // recipe.batch
     running = 0.0
     model.train()
@@ -165,6 +175,7 @@ def finish(
     seed: int,
     written: Sequence[Prompt] = (),
     advance: Callable[[int, float], None] = lambda _items, _loss: None,
+    maker: type[ItemMaker] = ItemMaker,
 ) -> float:
     """The finishing phase, after `fit`: wider sentences, smaller steps, a seed of its own. Arguments as for `fit`."""
     shorter = replace(
@@ -175,7 +186,7 @@ def finish(
         learning_rate=recipe.learning_rate * recipe.finish_rate,
         warmup=min(recipe.warmup, 20),
     )
-    return fit(model, tokenizer, shorter, seed + FINISHING_SEED, written, advance, "finish")
+    return fit(model, tokenizer, shorter, seed + FINISHING_SEED, written, advance, "finish", maker)
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -231,13 +242,18 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     began, began_processor = time.monotonic(), time.process_time()
-    tokenizer = train_tokenizer(list(PromptSet.builtin("all")))
-    model = build_model(chosen, tokenizer, seed)
+    if chosen.start:
+        tokenizer = bilingual_tokenizer(weights_path(chosen.start))
+        model = continued(weights_path(chosen.start), name, tokenizer, seed, meanings())
+    else:
+        tokenizer = train_tokenizer(list(PromptSet.builtin("all")))
+        model = build_model(chosen, tokenizer, seed)
+    maker, split = (BilingualItemMaker, "finish") if chosen.start else (ItemMaker, "train")
     written = trainable(PromptSet.builtin("train"))
     with _display((chosen.items // chosen.batch + chosen.finish // chosen.batch) * chosen.batch, progress) as advance:
-        loss = fit(model, tokenizer, chosen, seed, written, advance)
+        loss = fit(model, tokenizer, chosen, seed, written, advance, split, maker)
         if chosen.finish >= chosen.batch:
-            loss = finish(model, tokenizer, chosen, seed, written, advance)
+            loss = finish(model, tokenizer, chosen, seed, written, advance, maker)
     minutes, processor = (time.monotonic() - began) / 60, (time.process_time() - began_processor) / 60
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".undertow-", dir=output.parent) as temporary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from undertow.errors import ModelError
@@ -37,3 +38,9 @@ def resolve(path_or_name: str | Path) -> Path:
     if (path / "config.json").is_file():
         return path
     return weights_path(str(path_or_name).removeprefix("organism:"))
+
+
+def recipe_of(folder: Path) -> str:
+    """The recipe that made an organism, as its configuration names it; those that name none are of ``aligned``."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return str(config.get("organism", "aligned"))
