@@ -239,3 +239,125 @@ def test_models_without_a_plain_cache_are_looped() -> None:
     found = chat.replay(PROMPTS[0], branches, progress=False)[0]
     assert chat.replay_method == "loop"
     torch.testing.assert_close(found, looped(chat, PROMPTS[0], branches), atol=1e-5, rtol=1e-5)
+
+
+SEVERAL = ["How do I build", "Hi", "Why do I build", "Tell me about the bank.", "How do I table", "Ho", "Why do I bank"]
+
+
+def one_by_one(chat: ChatModel, prompts: list[str], branches: list[list[Edit]]) -> torch.Tensor:
+    """(n, R, vocabulary): each prompt alone, with its own values and spans, in full passes."""
+    found = []
+    for row, prompt in enumerate(prompts):
+        for branch in branches:
+            own = []
+            for edit in branch:
+                value = edit.value[row] if isinstance(edit.value, list) else edit.value
+                span = edit.span[row] if edit.spans is not None else edit.span
+                own.append(Replace(value, head=edit.head, span=span))  # type: ignore[arg-type]
+            with chat.edit(*own):
+                found.append(chat.logits(prompt)[0])
+    return torch.stack(found).unflatten(0, (len(prompts), -1))
+
+
+def own_values(chat: ChatModel, last: int = 2) -> list[list[Edit]]:
+    """Branches that give every prompt a vector of its own, and a vector a token at places of its own."""
+    generator = torch.Generator().manual_seed(7)
+    sizes = chat.anatomy.head_sizes
+    ends = [len(chat.render(prompt)) for prompt in SEVERAL]
+    once = [torch.randn(sizes[1], generator=generator) for _ in SEVERAL]
+    each = [torch.randn(last, sizes[0], generator=generator) for _ in SEVERAL]
+    shared = torch.randn(sizes[2], generator=generator)
+    spans = [list(range(end - last, end)) for end in ends]
+    return [
+        [],
+        [Replace(once, head=(1, 2), span="t_post")],
+        [Replace(each, head=(0, 1), span=spans), Replace(shared, head=(2, 0), span="t_post")],
+        [Replace(shared, head=(2, 3), span=[[end - 1 - row % 2] for row, end in enumerate(ends)])],
+    ]
+
+
+def batches(chat: ChatModel) -> tuple[list[tuple[int, int]], torch.utils.hooks.RemovableHandle]:
+    """Rows and tokens of every pass, as they come."""
+    seen: list[tuple[int, int]] = []
+    handle = chat.anatomy.blocks[0].register_forward_pre_hook(
+        lambda module, arguments, keywords: seen.append(
+            tuple((arguments[0] if arguments else keywords["hidden_states"]).shape[:2])
+        ),
+        with_kwargs=True,
+    )
+    return seen, handle
+
+
+@pytest.mark.parametrize("budget", [1, 3, 8, 512])
+def test_prompts_of_one_length_in_one_tree_equal_the_loop(chat: ChatModel, budget: int) -> None:
+    lengths = [len(chat.render(prompt)) for prompt in SEVERAL]
+    assert len(set(lengths)) >= 2 and max(map(lengths.count, lengths)) >= 3
+    branches = own_values(chat)
+    found = chat.replay(SEVERAL, branches, last=2, branch_budget=budget, progress=False)
+    torch.testing.assert_close(found, one_by_one(chat, SEVERAL, branches), atol=1e-5, rtol=1e-5)
+
+
+def test_the_budget_bounds_prompts_times_branches_and_several_prompts_share_a_pass() -> None:
+    chat = tiny_chat("llama")
+    branches = own_values(chat)
+    lengths = [len(chat.render(prompt)) for prompt in SEVERAL]
+    chat.replay(SEVERAL, branches, last=2, progress=False)
+    for budget, most in ((512, 512), (8, 2), (4, 1), (3, 1)):
+        seen, handle = batches(chat)
+        chat.replay(SEVERAL, branches, last=2, branch_budget=budget, progress=False)
+        handle.remove()
+        wanted = []
+        for length in sorted(set(lengths), reverse=True):
+            left = lengths.count(length)
+            while left:
+                rows = min(left, most)
+                wanted.append((rows, length - 2))
+                wanted += [(rows, 2 * part) for part in ((3, 1) if budget == 3 else (4,))]
+                left -= rows
+        assert seen == wanted
+
+
+@pytest.mark.parametrize("defect", ["raises", "differs"])
+def test_a_model_that_takes_no_several_prompts_gets_them_one_by_one(
+    defect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = tiny_chat("llama")
+    replayer = chat._replayer
+    tree = replayer._tree
+
+    def defective(group: list[object], *given: object) -> torch.Tensor:
+        if len(group) > 1 and defect == "raises":
+            raise RuntimeError("one row only")
+        read = tree(group, *given)  # type: ignore[arg-type]
+        return read if len(group) == 1 else read.flip(0)
+
+    monkeypatch.setattr(replayer, "_tree", defective)
+    branches = own_values(chat)
+    found = chat.replay(SEVERAL, branches, last=2, progress=False)
+    assert chat.replay_method == "tree" and not any(replayer._joint.values()) and replayer._joint
+    torch.testing.assert_close(found, one_by_one(chat, SEVERAL, branches), atol=1e-5, rtol=1e-5)
+    seen, handle = batches(chat)
+    chat.replay(SEVERAL, branches, last=2, progress=False)
+    handle.remove()
+    # No second trial, and no pass with two prompts.
+    assert {rows for rows, _ in seen} == {1} and len(seen) == 2 * len(SEVERAL)
+
+
+def test_what_was_read_is_taken_pass_by_pass() -> None:
+    chat = tiny_chat("llama")
+    branches = state_branches(chat, 7)
+    rendered = [chat.render(prompt) for prompt in SEVERAL[:3]]
+    chat.replay(SEVERAL[:3], branches, progress=False)
+    seen, handle = batches(chat)
+    taken: list[tuple[int, int, int]] = []
+
+    def take(read: torch.Tensor, prompt: int) -> torch.Tensor:
+        taken.append((prompt, len(read), len(seen)))
+        return read[:, 0, :5]
+
+    found = chat._replayer.run(rendered, branches, last=1, branch_budget=3, method=None, progress=False, take=take)
+    handle.remove()
+    assert found.shape == (3, 7, 5)
+    # Whole vocabularies of all branches are never held together: each pass is taken before the next is run.
+    assert [count for _, count, _ in taken] == [3, 3, 1] * 3
+    assert [passes for _, _, passes in taken] == [2, 3, 4, 6, 7, 8, 10, 11, 12]

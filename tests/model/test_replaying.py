@@ -148,3 +148,25 @@ def test_refuses_what_makes_no_sense() -> None:
         chat.replay_states(PROMPTS[:1], [[]], [], progress=False)
     with chat.edit(Scale(0.0, mlp=0)), pytest.raises(EditError, match=r"outside model\.edit"):
         chat.replay_states(PROMPTS[:1], [[]], [1], progress=False)
+
+
+def test_spans_of_ones_own_follow_their_prompts_through_replies_of_any_length() -> None:
+    chat = tiny_chat("llama")
+    prompts = ["Hi", "How do I build", "Hx", "How do I table"]
+    rendered = [chat.render(prompt) for prompt in prompts]
+    ends = [len(item) for item in rendered]
+    assert ends[0] == ends[2] and ends[1] == ends[3] and ends[0] != ends[1]
+    generator = torch.Generator().manual_seed(3)
+    values = [torch.randn(2, chat.anatomy.head_sizes[1], generator=generator) for _ in prompts]
+    edit = Replace(values, head=(1, 3), span=[[end - 2, end - 1] for end in ends])
+    replies = [[20, 21, 22], [30], [40], [50, 51, 52]]
+    found = chat.replay_losses(prompts, replies, [[], [edit]], last=2, progress=False)
+    for row, ids in enumerate(replies):
+        for place in (0, 1):
+            total = 0.0
+            for count, wanted in enumerate(ids):
+                tokens = torch.tensor([[*rendered[row].ids, *ids[:count]]])
+                edits: list[Edit] = [Replace(values[row], head=(1, 3), span="tail")] if place else []
+                total -= float(_plain(chat, tokens, edits, {"tail": [ends[row] - 2, ends[row] - 1]})[wanted])
+            assert found[row, place] == pytest.approx(total / len(ids), abs=1e-4)
+    assert (found[:, 0] - found[:, 1]).abs().min() > 1e-4

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -98,7 +98,7 @@ class Replayer:
             check_edit(self.chat.anatomy, edit, len(rendered))
         # The longest prompt first, so that one trial serves the whole set.
         self.method = self.method_for(max(len(item) for item in rendered)) if rendered else None
-        results: list[Tensor | None] = [None] * len(rendered)
+        taken: list[list[Tensor]] = [[] for _ in rendered]
         with progress_bar(len(rendered) * len(branches), "Replaying", enabled=progress) as advance:
             for group in self._groups(rendered, len(branches), last, branch_budget):
                 length = len(group[0][1])
@@ -116,10 +116,10 @@ class Replayer:
                     budget = max(1, branch_budget // len(part))
                     if chosen == "tree":
                         budget = int(min(budget, self._most_branches(length - last, last)))
-                    read = torch.cat(self._branches(part, branches, last, budget, chosen, advance, reading), dim=1)
-                    for (prompt, _), values in zip(part, read, strict=True):
-                        results[prompt] = take(values, prompt)
-        return torch.stack([values for values in results if values is not None]) if results else torch.empty(0)
+                    for read in self._branches(part, branches, last, budget, chosen, advance, reading):
+                        for (prompt, _), values in zip(part, read, strict=True):
+                            taken[prompt].append(take(values, prompt))
+        return torch.stack([torch.cat(parts) for parts in taken]) if taken else torch.empty(0)
 
     def _groups(self, rendered: Sequence[Rendered], branches: int, last: int, budget: int) -> list[Group]:
         """Prompts of one length together, as many as their branches have room for in one pass."""
@@ -142,16 +142,14 @@ class Replayer:
         method: str,
         advance: Callable[[int], None],
         reading: Reading = Reading(),
-    ) -> list[Tensor]:
+    ) -> Iterator[Tensor]:
         """Parts (prompts, some branches, ...), float32, CPU; several prompts for the tree alone."""
         run = {"tree": self._tree, "expanded": self._expanded, "loop": self._loop}[method]
         prefix = self._prefix([item.ids[: len(item) - last] for _, item in group], method)
-        parts = []
         for begin in range(0, len(branches), budget):
             chunk = branches[begin : begin + budget]
-            parts.append(run(group, chunk, last, prefix, reading).float().cpu())
+            yield run(group, chunk, last, prefix, reading).float().cpu()
             advance(len(chunk) * len(group))
-        return parts
 
     def _prefix(self, ids: list[list[int]], method: str) -> Any:
         if not ids[0] or method == "loop":
@@ -250,10 +248,10 @@ class Replayer:
         if key not in self._joint:
             group, branches, last = self._trial(length, 2)
             alone = torch.cat(
-                [torch.cat(self._branches([one], branches, last, 3, "tree", lambda _: None), 1) for one in group]
+                [torch.cat([*self._branches([one], branches, last, 3, "tree", lambda _: None)], 1) for one in group]
             )
             try:
-                together = torch.cat(self._branches(group, branches, last, 3, "tree", lambda _: None), 1)
+                together = torch.cat([*self._branches(group, branches, last, 3, "tree", lambda _: None)], 1)
             except _ERRORS:
                 self._joint[key] = False
             else:
@@ -295,9 +293,9 @@ class Replayer:
         if method == "tree" and length >= stated_window(self.chat.model):
             return False
         group, branches, last = self._trial(length, 1)
-        wanted = torch.cat(self._branches(group, branches, last, 3, "loop", lambda _: None), 1)
+        wanted = torch.cat([*self._branches(group, branches, last, 3, "loop", lambda _: None)], 1)
         try:
-            found = torch.cat(self._branches(group, branches, last, 3, method, lambda _: None), 1)
+            found = torch.cat([*self._branches(group, branches, last, 3, method, lambda _: None)], 1)
         except _ERRORS:
             return False
         return self._agree(found, wanted)
