@@ -250,6 +250,19 @@ def replay(figures: dict[str, Any]) -> list[str]:
     ]
 
 
+def routing(figures: dict[str, Any]) -> list[str]:
+    """Section on the routing study's screening."""
+    row = figures["rows"][0]
+    return [
+        "## Routing study: screening of all heads, replay against one forward pass a head and prompt",
+        "",
+        f"`{figures['model']}`, {row['pairs']} pairs of {row['T']:.1f} tokens a prompt, {figures['threads']} threads, "
+        f"{figures['repeats']} repeats; the loop is plain transformers with one hook.",
+        "",
+        *replay_rows([{**row, "T": f"{row['T']:.1f}"}]),
+    ]
+
+
 def scaling(figures: dict[str, Any]) -> list[str]:
     """Section on the curves of capture and on the number of heads."""
     lines = [
@@ -302,7 +315,7 @@ def startup(figures: dict[str, Any]) -> list[str]:
 def main() -> None:
     folder = Path(sys.argv[1])
     found: dict[str, dict[str, Any]] = {}
-    for name in ("peers", "own", "scaling", "replay", "guard", "flat", "startup"):
+    for name in ("peers", "own", "scaling", "replay", "routing", "guard", "flat", "startup"):
         path = folder / f"{name}.json"
         if path.is_file():
             found[name] = json.loads(path.read_text(encoding="utf-8"))
@@ -313,7 +326,7 @@ def main() -> None:
         parts.append("\n".join(promised) + "\n")
     if tools:
         parts.append("\n".join(peers(tools)) + "\n")
-    for section in (scaling, replay, guard, flat, startup):
+    for section in (scaling, replay, routing, guard, flat, startup):
         if section.__name__ in found:
             parts.append("\n".join(section(found[section.__name__])) + "\n")
     Path(sys.argv[2]).write_text("\n".join(parts), encoding="utf-8")

@@ -33,7 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "scan": Entry("undertow.cli.scan", "Score a corpus of prompts with a guard; resumable."),
     "steer": Entry("undertow.cli.steer", "One prompt, one direction, replies side by side."),
     "compare": Entry("undertow.cli.compare", "What finetuning did to the beliefs; gates a release."),
-    "study": Entry("undertow.cli.study", "Run a published study on a model: beliefs."),
+    "study": Entry("undertow.cli.study", "Run a published study on a model: beliefs, routing."),
     "import": Entry("undertow.cli.import_arrays", "Turn published .pt arrays into safetensors."),
     "score-states": Entry("undertow.cli.score_states", "The published rule on states, without any model."),
     "organism": Entry("undertow.cli.organism", "List, train or evaluate the built-in model organisms."),

@@ -20,6 +20,17 @@ from undertow.cli.options import (
     open_model,
 )
 from undertow.cli.output import print_json, show
+from undertow.cli.study_options import (
+    FiguresOption,
+    FolderOption,
+    JudgeOption,
+    ReplyTokensOption,
+    ShowPromptsOption,
+    StudyModelArgument,
+    check_figures,
+    export_pages,
+)
+from undertow.cli.study_routing import routing
 from undertow.errors import UndertowError
 
 if TYPE_CHECKING:
@@ -27,14 +38,7 @@ if TYPE_CHECKING:
     from undertow.studies.beliefs.result import BeliefsResult
 
 app = typer.Typer(add_completion=False, help="Run a published study on a model, one command a study.")
-
-FiguresOption = Annotated[
-    str | None, typer.Option("--figures", metavar="png|svg", help="Write every figure as a file too, to DIR/figures.")
-]
-ShowPromptsOption = Annotated[
-    bool,
-    typer.Option("--show-prompts", help="Show harmful prompts whole in the report; by default they are truncated."),
-]
+app.command()(routing)
 
 
 @app.callback(invoke_without_command=True)
@@ -46,12 +50,8 @@ def study(context: typer.Context) -> None:
 
 @app.command()
 def beliefs(
-    model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="Hub id, folder, or organism:NAME.")
-    ] = "organism:aligned",
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for everything it writes.")] = (
-        Path("beliefs")
-    ),
+    model: StudyModelArgument = "organism:aligned",
+    output: FolderOption = Path("beliefs"),
     harmful: Annotated[
         str | None, typer.Option("--harmful", metavar="F", help="Harmful prompts: a file or a Hub id.")
     ] = None,
@@ -69,14 +69,7 @@ def beliefs(
     gcg: Annotated[
         int, typer.Option("--gcg", min=0, metavar="N", help="Search suffixes by gradient for N prompts; 0: do not.")
     ] = 0,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge",
-            metavar="NAME",
-            help="Judge of refusals: substring (the default), classifier:ID[#LABEL], endpoint:URL#MODEL.",
-        ),
-    ] = None,
+    judge: JudgeOption = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,7 +81,7 @@ def beliefs(
     prompts: Annotated[
         int, typer.Option("--prompts", min=20, help="Most bare prompts of each class in each half.")
     ] = 200,
-    reply_tokens: Annotated[int, typer.Option("--reply-tokens", min=1, help="Tokens of a reply that are judged.")] = 16,
+    reply_tokens: ReplyTokensOption = 16,
     show_prompts: ShowPromptsOption = False,
     figures: FiguresOption = None,
     overwrite: OverwriteOption = False,
@@ -107,10 +100,7 @@ def beliefs(
     if (harmful is None) != (harmless is None):
         raise UndertowError("Give --harmful and --harmless together, or neither for the built-in prompts.")
     claim_output(output, overwrite=overwrite, folder=True)
-    if figures is not None:
-        from undertow.report.export import check_export
-
-        check_export(figures)
+    check_figures(figures)
     from undertow.report.beliefs.page import beliefs_page
     from undertow.studies.beliefs.run import run_beliefs
 
@@ -139,7 +129,7 @@ def beliefs(
         progress=not json,
         page=page,
     )
-    files = _export(pages, output / "figures", figures)
+    files = export_pages(pages, output / "figures", figures)
     if json:
         print_json(_plain(result, output, files))
         return
@@ -148,14 +138,6 @@ def beliefs(
     show(*summary_tables(result))
     written = f" {len(files)} figures in {output / 'figures'}." if files else ""
     show(f"Done in {result.run.get('seconds', 0.0):.0f} s. Report: {(output / 'report.html').absolute()}.{written}")
-
-
-def _export(pages: list[Report], folder: Path, form: str | None) -> list[Path]:
-    if form is None or not pages:
-        return []
-    from undertow.report.export import export_figures
-
-    return export_figures(pages[-1], folder, form)
 
 
 def _plain(result: BeliefsResult, output: Path, files: list[Path]) -> dict[str, Any]:
