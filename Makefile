@@ -7,7 +7,7 @@ demo: .venv/ready
 	$(BIN)/undertow demo -o demo --overwrite
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks docs
@@ -20,6 +20,7 @@ bench: bench-peers bench-own
 bench-own: build/benchmarks/material/material.json
 	$(BIN)/python benchmarks/scaling.py --json build/benchmarks/scaling.json
 	$(BIN)/python benchmarks/replay.py --json build/benchmarks/replay.json
+	$(BIN)/python benchmarks/routing.py --json build/benchmarks/routing.json
 	$(BIN)/python benchmarks/guard.py --json build/benchmarks/guard.json
 	$(BIN)/python benchmarks/flat.py --json build/benchmarks/flat.json
 	$(BIN)/python benchmarks/startup.py --json build/benchmarks/startup.json
