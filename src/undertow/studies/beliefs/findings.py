@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from undertow.guard.verdict import QUADRANTS
-from undertow.measure.finding import Claim, Finding, judged_finding
+from undertow.measure.finding import Claim
+from undertow.measure.judging import Judging
 from undertow.measure.statistics import Estimate, proportion
 from undertow.studies.beliefs.changes import Shift
 from undertow.studies.beliefs.claims import FOREMOST, REFERENCES, STUDY
@@ -17,57 +17,12 @@ _LARGEST_DROP = 0.05
 _KEPT = 0.9
 
 
-class _Judging:
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.rules: dict[str, Claim] = {}
-
-    def add(
-        self,
-        name: str,
-        claim: str,
-        found: Estimate | None,
-        rule: Claim | None,
-        control: Estimate | float | None = None,
-    ) -> None:
-        key = self._free(f"{STUDY}.{name}")
-        against = control.value if isinstance(control, Estimate) else control
-        if found is not None and not all(map(math.isfinite, found[:3])):
-            found = None
-        if rule is not None and not all(map(math.isfinite, filter(None, (rule.above, rule.below)))):
-            rule = None
-        value, low, high, n = found if found is not None else (None, None, None, 0)
-        if rule is not None:
-            self.rules[key] = rule
-        self.findings.append(
-            judged_finding(
-                rule,
-                id=key,
-                study=STUDY,
-                claim=claim,
-                value=value,
-                low=low,
-                high=high,
-                n=n,
-                control=against if against is not None and math.isfinite(against) else None,
-                reference=REFERENCES.get(name),
-            )
-        )
-
-    def _free(self, key: str) -> str:
-        """The id itself, or numbered where a family of the user's own reads like another."""
-        taken = {finding.id for finding in self.findings}
-        return next(one for one in (key, *(f"{key}.{count}" for count in range(2, 99))) if one not in taken)
-
-
 def findings_of(result: BeliefsResult) -> BeliefsResult:
     """The result with its findings and the rules of their verdicts; parts that were skipped leave none."""
-    judging = _Judging()
+    judging = Judging(STUDY, REFERENCES)
     for part in (_separation, _directions, _steering, _inversion, _jailbreaks, _guards, _attacks, _rest):
         part(result, judging)
-    order = {name: place for place, name in enumerate(FOREMOST)}
-    found = sorted(judging.findings, key=lambda one: order.get(one.id, len(order)))
-    return replace(result, findings=tuple(found), rules=judging.rules)
+    return replace(result, findings=judging.ordered(FOREMOST), rules=judging.rules)
 
 
 def complement(found: Estimate | None) -> Estimate | None:
@@ -75,7 +30,7 @@ def complement(found: Estimate | None) -> Estimate | None:
     return None if found is None else Estimate(1 - found.value, 1 - found.high, 1 - found.low, found.n)
 
 
-def _separation(result: BeliefsResult, judging: _Judging) -> None:
+def _separation(result: BeliefsResult, judging: Judging) -> None:
     separation = result.separation
     if separation is None:
         return
@@ -116,7 +71,7 @@ def _separation(result: BeliefsResult, judging: _Judging) -> None:
         )
 
 
-def _directions(result: BeliefsResult, judging: _Judging) -> None:
+def _directions(result: BeliefsResult, judging: Judging) -> None:
     directions = result.directions
     if directions is None:
         return
@@ -149,7 +104,7 @@ def _directions(result: BeliefsResult, judging: _Judging) -> None:
         )
 
 
-def _steering(result: BeliefsResult, judging: _Judging) -> None:
+def _steering(result: BeliefsResult, judging: Judging) -> None:
     sweep = result.sweep
     if sweep is None:
         return
@@ -180,7 +135,7 @@ def _steering(result: BeliefsResult, judging: _Judging) -> None:
     )
 
 
-def _inversion(result: BeliefsResult, judging: _Judging) -> None:
+def _inversion(result: BeliefsResult, judging: Judging) -> None:
     inversion = result.inversion
     if inversion is None:
         return
@@ -204,7 +159,7 @@ def _inversion(result: BeliefsResult, judging: _Judging) -> None:
     )
 
 
-def _jailbreaks(result: BeliefsResult, judging: _Judging) -> None:
+def _jailbreaks(result: BeliefsResult, judging: Judging) -> None:
     jailbreaks = result.jailbreaks
     if jailbreaks is None:
         return
@@ -259,7 +214,7 @@ def _believed_answered(result: BeliefsResult, *, harmful: bool) -> Estimate | No
     return proportion(sum(counts.get(QUADRANTS[1], 0) for counts in chosen), total) if total else None
 
 
-def _guards(result: BeliefsResult, judging: _Judging) -> None:
+def _guards(result: BeliefsResult, judging: Judging) -> None:
     guards = result.guards
     if guards is None:
         return
@@ -310,7 +265,7 @@ def _guards(result: BeliefsResult, judging: _Judging) -> None:
         )
 
 
-def _attacks(result: BeliefsResult, judging: _Judging) -> None:
+def _attacks(result: BeliefsResult, judging: Judging) -> None:
     for attack in result.attacks:
         comparison, control = attack.comparison, attack.control
         key = attack.key
@@ -362,7 +317,7 @@ def _kept(shift: Shift) -> Estimate:
     return Estimate(value, low, high, n)
 
 
-def _rest(result: BeliefsResult, judging: _Judging) -> None:
+def _rest(result: BeliefsResult, judging: Judging) -> None:
     release = result.over_refusal
     if release is not None:
         control = release.released_control

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undertow.errors import UndertowError
-from undertow.measure.finding import write_findings
-from undertow.measure.storage import write_atomically
+from undertow.measure.study_files import about_model, study_folder, write_study
 from undertow.progress import progress_bar
 from undertow.studies.beliefs.result import BeliefsResult
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from undertow.studies.beliefs.material import Material
 
 DEFAULT_MODEL = "organism:aligned"
-FINDINGS, REPORT = "findings.json", "report.html"
 
 
 def run_beliefs(
@@ -60,10 +58,7 @@ def run_beliefs(
     Raises:
         UndertowError: the output exists, or the prompts or the model do not allow the study.
     """
-    target = Path(output).expanduser().absolute()
-    taken = [name for name in (FINDINGS, REPORT) if (target / name).exists()]
-    if target.is_file() or (taken and not overwrite):
-        raise UndertowError(f"{target} exists already; name another output or add --overwrite.")
+    target = study_folder(output, overwrite=overwrite)
     started = time.perf_counter()
     result = measure_beliefs(
         model,
@@ -79,17 +74,11 @@ def run_beliefs(
         progress=progress,
     )
     result = replace(result, run={**result.run, "seconds": round(time.perf_counter() - started, 1)})
-    made = None if page is None else page(result)
-    html = None if made is None else made.html()
-    target.mkdir(parents=True, exist_ok=True)
-    if html is not None:
-        write_atomically(target / REPORT, html)
-    # The findings come last, so that where they are new everything else is.
-    write_findings(
-        target / FINDINGS,
-        result.findings,
+    write_study(
+        target,
+        None if page is None else page(result),
+        findings=result.findings,
         rules=result.rules,
-        figures=None if made is None else made.figure_data(),
         run=dict(result.run) | {"skipped": dict(result.skipped), "notes": list(result.notes)},
     )
     return result
@@ -210,32 +199,11 @@ def _notes(context: Context) -> tuple[str, ...]:
 
 
 def _about(context: Context, material: Material, clock: dict[str, float]) -> dict[str, Any]:
-    import sys
-
-    import numpy
-    import sklearn
-    import torch
-    import transformers
-
-    from undertow import __version__
-
-    identity = context.chat.identity
-    return {
-        "model": identity.name,
-        "revision": identity.revision,
-        "fingerprint": identity.fingerprint,
+    return about_model(context.chat) | {
         "prompts": material.source,
         "fit_prompts": len(context.fit),
         "test_prompts": len(context.test),
         "judge": context.judge.name,
         "seed": context.seed,
-        "undertow": __version__,
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "scikit-learn": sklearn.__version__,
-        "numpy": numpy.__version__,
-        "threads": torch.get_num_threads(),
-        "dtype": str(context.chat.dtype).removeprefix("torch."),
         "seconds_by_part": {name: round(seconds, 1) for name, seconds in clock.items()},
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from undertow.measure.finding import Claim, Finding, judged_finding
+from undertow.measure.finding import Claim
+from undertow.measure.judging import Judging
 from undertow.measure.statistics import Estimate, difference_of_proportions
 from undertow.studies.routing.claims import FOREMOST, REFERENCES, STUDY
 from undertow.studies.routing.readings import Head
@@ -20,54 +21,12 @@ EXACT = 1e-4
 CHANCE = 0.5
 
 
-class _Judging:
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.rules: dict[str, Claim] = {}
-
-    def add(
-        self,
-        name: str,
-        claim: str,
-        found: Estimate | None,
-        rule: Claim | None,
-        control: float | None = None,
-        *,
-        count: int = 0,
-    ) -> None:
-        """Adds a finding; an estimate that is not finite counts as none, and one without ends has no interval."""
-        key = f"{STUDY}.{name}"
-        value = low = high = None
-        if found is not None and math.isfinite(found.value):
-            value, count = found.value, found.n
-            if math.isfinite(found.low) and math.isfinite(found.high):
-                low, high = found.low, found.high
-        if rule is not None:
-            self.rules[key] = rule
-        self.findings.append(
-            judged_finding(
-                rule,
-                id=key,
-                study=STUDY,
-                claim=claim,
-                value=value,
-                low=low,
-                high=high,
-                n=count,
-                control=control if control is not None and math.isfinite(control) else None,
-                reference=REFERENCES.get(name),
-            )
-        )
-
-
 def findings_of(result: RoutingResult) -> RoutingResult:
     """The result with its findings and the rules of their verdicts; parts that were skipped leave none."""
-    judging = _Judging()
+    judging = Judging(STUDY, REFERENCES)
     for part in (_circuit, _bands, _ablation, _modulation, _commitment, _ciphers, _comparison, _built):
         part(result, judging)
-    order = {name: place for place, name in enumerate(FOREMOST)}
-    found = sorted(judging.findings, key=lambda one: order.get(one.id, len(order)))
-    return replace(result, findings=tuple(found), rules=judging.rules)
+    return replace(result, findings=judging.ordered(FOREMOST), rules=judging.rules)
 
 
 def scaled(found: Estimate, factor: float) -> Estimate:
@@ -85,7 +44,7 @@ def _name(head: Head) -> str:
     return f"{head[0]}.{head[1]}"
 
 
-def _circuit(result: RoutingResult, judging: _Judging) -> None:
+def _circuit(result: RoutingResult, judging: Judging) -> None:
     circuit, screening = result.circuit, result.screenings[0]
     n = result.pairs.report
     judging.add(
@@ -101,7 +60,7 @@ def _circuit(result: RoutingResult, judging: _Judging) -> None:
         "Later heads whose attribution falls when the gates are knocked out (count).",
         plain(len(circuit.amplifiers), n) if circuit.gates else None,
         Claim(above=0, on="value"),
-        count=n,
+        n=n,
     )
     for side, words in (("sensitive", "sensitive prompts"), ("control", "controls")):
         judging.add(
@@ -156,7 +115,7 @@ def _circuit(result: RoutingResult, judging: _Judging) -> None:
     )
 
 
-def _bands(result: RoutingResult, judging: _Judging) -> None:
+def _bands(result: RoutingResult, judging: Judging) -> None:
     bands = result.bands
     if bands is None:
         return
@@ -183,7 +142,7 @@ def _bands(result: RoutingResult, judging: _Judging) -> None:
     )
 
 
-def _ablation(result: RoutingResult, judging: _Judging) -> None:
+def _ablation(result: RoutingResult, judging: Judging) -> None:
     ablation = result.ablation
     if ablation is None:
         return
@@ -208,7 +167,7 @@ def _ablation(result: RoutingResult, judging: _Judging) -> None:
         )
 
 
-def _modulation(result: RoutingResult, judging: _Judging) -> None:
+def _modulation(result: RoutingResult, judging: Judging) -> None:
     modulation = result.modulation
     if modulation is None:
         return
@@ -250,7 +209,7 @@ def _difference(found: DoseCurve, random: DoseCurve, fewer: bool) -> Estimate:
     return difference_of_proportions(*first, *second)
 
 
-def _commitment(result: RoutingResult, judging: _Judging) -> None:
+def _commitment(result: RoutingResult, judging: Judging) -> None:
     commitment = result.commitment
     if commitment is None:
         return
@@ -261,18 +220,18 @@ def _commitment(result: RoutingResult, judging: _Judging) -> None:
         "First state from which the control's state at t_post makes the model answer (share of the depth).",
         plain(first / layers, commitment.n) if first is not None and layers else None,
         None,
-        count=commitment.n,
+        n=commitment.n,
     )
     judging.add(
         "commitment.last",
         "Last state at which exchanging the tokens before t_post still flips half of the replies (share of the depth).",
         plain(last / layers, commitment.n) if last is not None and layers else None,
         Claim(below=EARLY, inclusive=True, on="value"),
-        count=commitment.n,
+        n=commitment.n,
     )
 
 
-def _ciphers(result: RoutingResult, judging: _Judging) -> None:
+def _ciphers(result: RoutingResult, judging: Judging) -> None:
     ciphers = result.ciphers
     if ciphers is None:
         return
@@ -332,7 +291,7 @@ def _more(first: Estimate, second: Estimate) -> Estimate:
     return difference_of_proportions(round(first.value * first.n), first.n, round(second.value * second.n), second.n)
 
 
-def _comparison(result: RoutingResult, judging: _Judging) -> None:
+def _comparison(result: RoutingResult, judging: Judging) -> None:
     comparison = result.comparison
     if comparison is None:
         return
@@ -352,7 +311,7 @@ def _comparison(result: RoutingResult, judging: _Judging) -> None:
     )
 
 
-def _built(result: RoutingResult, judging: _Judging) -> None:
+def _built(result: RoutingResult, judging: Judging) -> None:
     built = result.built
     if built is None:
         return

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undertow.errors import UndertowError
-from undertow.measure.finding import write_findings
-from undertow.measure.storage import write_atomically
+from undertow.measure.study_files import about_model, study_folder, write_study
 from undertow.progress import progress_bar
 from undertow.studies.routing.preparing import (
     Prepared,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from undertow.studies.routing.readings import Circuit
 
 DEFAULT_MODEL = "organism:bilingual"
-FINDINGS, REPORT = "findings.json", "report.html"
 FEW = 30
 CIPHERED_LANGUAGES = {"organism:bilingual": ("en",)}
 LEAST_REFUSED, MOST_REFUSED = 0.5, 0.2
@@ -64,24 +62,15 @@ def run_routing(
     Raises:
         UndertowError: the output exists, or the pairs or the model do not allow the study.
     """
-    target = Path(output).expanduser().absolute()
-    taken = [name for name in (FINDINGS, REPORT) if (target / name).exists()]
-    if target.is_file() or (taken and not overwrite):
-        raise UndertowError(f"{target} exists already; name another output or add --overwrite.")
+    target = study_folder(output, overwrite=overwrite)
     started = time.perf_counter()
     result = measure_routing(model, progress=progress, announce=announce, **settings)
     result = replace(result, run={**result.run, "seconds": round(time.perf_counter() - started, 1)})
-    made = None if page is None else page(result)
-    html = None if made is None else made.html()
-    target.mkdir(parents=True, exist_ok=True)
-    if html is not None:
-        write_atomically(target / REPORT, html)
-    # The findings come last, so that where they are new everything else is.
-    write_findings(
-        target / FINDINGS,
-        result.findings,
+    write_study(
+        target,
+        None if page is None else page(result),
+        findings=result.findings,
         rules=result.rules,
-        figures=None if made is None else made.figure_data(),
         run=dict(result.run) | {"skipped": dict(result.skipped), "notes": list(result.notes)},
     )
     return result
@@ -322,20 +311,7 @@ def notes(context: Context, circuit: Circuit | None) -> tuple[str, ...]:
 
 def about(context: Context, ready: Prepared, clock: Mapping[str, float]) -> dict[str, Any]:
     """Metadata of the run."""
-    import sys
-
-    import numpy
-    import sklearn
-    import torch
-    import transformers
-
-    from undertow import __version__
-
-    identity = context.chat.identity
-    return {
-        "model": identity.name,
-        "revision": identity.revision,
-        "fingerprint": identity.fingerprint,
+    return about_model(context.chat) | {
         "pairs": ready.pairs.source,
         "choose_pairs": len(context.choose),
         "report_pairs": len(context.report),
@@ -350,13 +326,5 @@ def about(context: Context, ready: Prepared, clock: Mapping[str, float]) -> dict
         "branches": context.branches,
         "memory": ready.settings.memory,
         "replay": context.chat.replay_method,
-        "undertow": __version__,
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "scikit-learn": sklearn.__version__,
-        "numpy": numpy.__version__,
-        "threads": torch.get_num_threads(),
-        "dtype": str(context.chat.dtype).removeprefix("torch."),
         "seconds_by_part": {name: round(seconds, 1) for name, seconds in clock.items()},
     }
