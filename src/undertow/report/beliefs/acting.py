@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from undertow.report.beliefs.common import (
+from undertow.report.cells import (
     bars_of,
     listed,
     number_cell,

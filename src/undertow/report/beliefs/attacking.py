@@ -9,7 +9,7 @@ import numpy as np
 
 from undertow.guard.verdict import QUADRANTS
 from undertow.measure.statistics import Estimate
-from undertow.report.beliefs.common import (
+from undertow.report.cells import (
     bars_of,
     finite,
     listed,

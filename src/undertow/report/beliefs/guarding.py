@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from undertow.report.beliefs.common import (
+from undertow.report.beliefs.suffixes import suffix_figure, suffix_tables, suffix_text
+from undertow.report.cells import (
     bars_of,
     finite,
     listed,
@@ -13,7 +14,6 @@ from undertow.report.beliefs.common import (
     share_text,
     titled,
 )
-from undertow.report.beliefs.suffixes import suffix_figure, suffix_tables, suffix_text
 from undertow.report.figures import Figure, guard_comparison
 from undertow.report.html import Section
 from undertow.report.intervals import interval_dots

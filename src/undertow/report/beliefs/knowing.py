@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from undertow.guard.verdict import QUADRANTS
-from undertow.report.beliefs.common import (
+from undertow.report.cells import (
     bars_of,
     curve_of,
     listed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undertow.report.beliefs.common import bars_of, number_cell, number_text, share_cell, share_text
+from undertow.report.cells import bars_of, number_cell, number_text, share_cell, share_text
 from undertow.report.figures import Figure
 from undertow.report.intervals import interval_dots
 from undertow.report.tables import Table, truncated, written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from undertow.measure.finding import Finding
 from undertow.measure.statistics import Estimate
-from undertow.report.beliefs.common import finite, listed, share_text
+from undertow.report.cells import finite, listed, share_text
 from undertow.report.html import Headline
 from undertow.report.tables import percent, percent_interval, written
 from undertow.studies.beliefs.result import Attack, BeliefsResult

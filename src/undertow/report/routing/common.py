@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from undertow.measure.statistics import Estimate
-from undertow.report.beliefs.common import bars_of as bars_of
-from undertow.report.beliefs.common import finite as finite
-from undertow.report.beliefs.common import listed as listed
-from undertow.report.beliefs.common import number_cell as number_cell
-from undertow.report.beliefs.common import number_text as number_text
-from undertow.report.beliefs.common import share_cell as share_cell
-from undertow.report.beliefs.common import share_text as share_text
-from undertow.report.beliefs.common import titled as titled
+from undertow.report.cells import bars_of as bars_of
+from undertow.report.cells import finite as finite
+from undertow.report.cells import listed as listed
+from undertow.report.cells import number_cell as number_cell
+from undertow.report.cells import number_text as number_text
+from undertow.report.cells import reasons as reasons
+from undertow.report.cells import share_cell as share_cell
+from undertow.report.cells import share_text as share_text
+from undertow.report.cells import titled as titled
 from undertow.report.figure import Figure, Numbers, escaped, plain_number
 from undertow.report.tables import ABSENT, written
 from undertow.studies.routing.readings import Circuit, Head
@@ -69,16 +70,6 @@ def estimate_numbers(found: Estimate) -> dict[str, Any]:
     """A number with its interval and n, as JSON can hold it."""
     ends = {key: plain_number(getattr(found, key)) for key in ("value", "low", "high")}
     return {**ends, "n": int(found.n)}
-
-
-def reasons(result: RoutingResult, *parts: str) -> str:
-    """Why these parts, or what belongs to them, were not measured; empty where they were."""
-    found = [
-        reason
-        for name, reason in result.skipped.items()
-        if any(name == part or name.startswith((f"{part},", f"{part}.", f"{part}:", f"{part}_")) for part in parts)
-    ]
-    return "\n\n".join(found)
 
 
 def missing(result: RoutingResult, part: str) -> str:

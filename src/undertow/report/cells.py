@@ -1,15 +1,15 @@
-"""What the parts of the page share: cells, bars and curves out of estimates, and reasons for what is missing."""
+"""What the pages of studies share: cells, bars and curves out of estimates, and reasons for what is missing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from undertow.measure.statistics import Estimate
+from undertow.measure.statistics import Band, Estimate
 from undertow.report.figures import Curve
 from undertow.report.intervals import Bar
 from undertow.report.tables import ABSENT, Cell, interval, percent, percent_interval, written
-from undertow.studies.beliefs.result import Band, BeliefsResult
 
 
 def finite(found: Estimate | None) -> Estimate | None:
@@ -59,12 +59,21 @@ def curve_of(band: Band, name: str = "") -> Curve:
     return Curve(name or f"{band.name} ({band.n})", band.mean, band.low, band.high, band.control)
 
 
-def reasons(result: BeliefsResult, *parts: str) -> str:
+class Skipping(Protocol):
+    """A study's result that says which parts are missing."""
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Part -> why."""
+        ...
+
+
+def reasons(result: Skipping, *parts: str) -> str:
     """Why these parts, or what belongs to them, were not measured; empty where they were."""
     found = [
         reason
         for name, reason in result.skipped.items()
-        if any(name == part or name.startswith((f"{part}.", f"{part}_", f"{part}:")) for part in parts)
+        if any(name == part or name.startswith(tuple(part + mark for mark in ".,_:")) for part in parts)
     ]
     return "\n\n".join(found)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.report.beliefs.made import full_result
 from undertow.measure.statistics import Estimate
-from undertow.report.beliefs.common import (
+from undertow.report.cells import (
     bars_of,
     curve_of,
     finite,
