@@ -96,7 +96,8 @@ def _row(head: Head, role: str, rank: int) -> HeadRow:
     return HeadRow(
         head, role, necessity, found.sufficiency.of(head), 0.0001 if role else 0.8, 0.0001 if role else 0.7,
         necessity.value / 6.0, attribution, rank, number(necessity.value - attribution.value),
-        number(1.5) if later else None, 0.0001 if later else None,
+        number(1.5) if later else None, 0.0001 if later else None, number(necessity.value / 6.0, 0.05),
+        number(0.5, 0.05), number(0.9 if role == "gate" else 0.1, 0.1), 0.004, -0.003,
     )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def _bands() -> Bands:
     steps = tuple(
         BandStep(
             head, number(4.0 + place), number(3.0 + place), 0.1 * place, -0.1, 0.3 + place / 10,
-            share(0.4 - place / 10), place < 2,
+            share(0.4 - place / 10), place < 2, number(1.0 + place / 4, 0.1),
         )
         for place, head in enumerate((GATE, AMPLIFIERS[0], (0, 0)))
     )  # fmt: skip

@@ -118,7 +118,7 @@ class Replayer:
                         budget = int(min(budget, self._most_branches(length - last, last)))
                     for read in self._branches(part, branches, last, budget, chosen, advance, reading):
                         for (prompt, _), values in zip(part, read, strict=True):
-                            taken[prompt].append(take(values, prompt))
+                            taken[prompt].append(take(values, prompt).cpu())
         return torch.stack([torch.cat(parts) for parts in taken]) if taken else torch.empty(0)
 
     def _groups(self, rendered: Sequence[Rendered], branches: int, last: int, budget: int) -> list[Group]:
@@ -143,12 +143,12 @@ class Replayer:
         advance: Callable[[int], None],
         reading: Reading = Reading(),
     ) -> Iterator[Tensor]:
-        """Parts (prompts, some branches, ...), float32, CPU; several prompts for the tree alone."""
+        """Parts (prompts, some branches, ...), float32, on the device; several prompts for the tree alone."""
         run = {"tree": self._tree, "expanded": self._expanded, "loop": self._loop}[method]
         prefix = self._prefix([item.ids[: len(item) - last] for _, item in group], method)
         for begin in range(0, len(branches), budget):
             chunk = branches[begin : begin + budget]
-            yield run(group, chunk, last, prefix, reading).float().cpu()
+            yield run(group, chunk, last, prefix, reading).float()
             advance(len(chunk) * len(group))
 
     def _prefix(self, ids: list[list[int]], method: str) -> Any:

@@ -108,7 +108,8 @@ class Replaying:
 
             def losses(read: Tensor, prompt: int, wanted: Tensor = wanted) -> Tensor:
                 scores = torch.log_softmax(read, -1)
-                return -scores.gather(2, wanted[prompt].view(1, -1, 1).expand(len(scores), -1, 1))[..., 0].mean(1)
+                own = wanted[prompt].to(scores.device).view(1, -1, 1).expand(len(scores), -1, 1)
+                return -scores.gather(2, own)[..., 0].mean(1)
 
             found = self._replay(
                 longer,

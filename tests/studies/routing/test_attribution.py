@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.routed import small_context
 from tests.studies.routing.plain import Pass, odds_of, texts, tiny_context, token_ids
+from undertow.errors import CoverageError
 from undertow.measure.judge import FirstTokenJudge
 from undertow.studies.routing.attribution import Attributor, interchange
 from undertow.studies.routing.context import Context
@@ -84,3 +86,17 @@ def test_prompts_in_several_parts_are_each_edited_with_their_own(monkeypatch: py
         np.testing.assert_allclose(getattr(again, name), getattr(whole, name), atol=1e-5)
     unedited = Attributor(context)(context.report, "sensitive")
     assert np.abs(unedited.heads - whole.heads).max() > 1e-3
+
+
+def test_squashed_logits_carry_their_slope(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = small_context()
+    attributor = Attributor(context)
+    logits = torch.linspace(-40, 40, 12).reshape(3, 4)
+    monkeypatch.setattr(context.chat.model.config, "final_logit_softcapping", 30.0, raising=False)
+    given = logits.clone().requires_grad_()
+    (30.0 * torch.tanh(given / 30.0)).sum().backward()
+    assert given.grad is not None
+    torch.testing.assert_close(attributor._slope(logits), given.grad)
+    monkeypatch.setattr(context.chat.model.config, "final_logit_softcapping", None, raising=False)
+    with pytest.raises(CoverageError, match="squashes"):
+        attributor._slope(logits)

@@ -15,6 +15,7 @@ from tests.routed import small_context
 from undertow.errors import UndertowError
 from undertow.measure.judge import SubstringJudge
 from undertow.measure.statistics import Estimate, clopper_pearson
+from undertow.prompts import Pair, Prompt
 from undertow.prompts.ciphers import SubstitutionCipher
 from undertow.prompts.inversion import WORDINGS
 from undertow.prompts.pairs import PairSet
@@ -359,3 +360,9 @@ def test_the_published_loss_is_of_the_ciphered_controls_continuation() -> None:
     assert loss.continuations.items() <= found.continuations.items()
     rows, _ = necessity_under(replace(context, readout=loss), forms(), GATES[:1], found)
     assert np.isfinite(rows[0].cipher.value) and rows[0].plain.value != rows[0].cipher.value
+
+
+def test_a_text_that_the_cipher_leaves_as_it_is_is_refused() -> None:
+    pairs = PairSet([Pair(Prompt("你好吗", harmful=True), Prompt("再见", harmful=False))])
+    with pytest.raises(UndertowError, match="other alphabets"):
+        enciphered(pairs, SubstitutionCipher.named("tidal"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.routed import small_context
 from tests.studies.routing.plain import Pass, built_context, built_organism, texts, tiny_context, token_ids
 from tests.studies.routing.test_attribution import by_hand, weights_of
 from undertow.studies.routing.attribution import Attributor
@@ -191,3 +192,15 @@ def test_the_share_of_heads_is_of_heads_and_mlps() -> None:
             heads[row] += sign * sum(one)
             mlps[row] += sign * other
     assert found.attention_share.value == pytest.approx(heads.sum() / (heads.sum() + mlps.sum()), abs=1e-4)
+
+
+def test_where_all_heads_of_a_block_are_gates_its_neighbours_give_the_null() -> None:
+    context = small_context()
+    attributor = Attributor(context)
+    measured = measure_heads(context, attributor, ("choose",))
+    block = [head for head in context.heads if head[0] == 2]
+    falls = knock_out(context, attributor, measured, block)
+    assert set(falls.null_heads) == {head for head in context.heads if head[0] in (1, 3)}
+    assert falls.null["choose"].shape == (len(falls.null_heads), len(context.choose), len(falls.heads))
+    alone = knock_out(context, attributor, measured, block[:1])
+    assert set(alone.null_heads) == set(block[1:])

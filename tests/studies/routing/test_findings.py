@@ -11,7 +11,7 @@ from tests.routed_result import bare_result, full_result, hollow_result
 from undertow.measure.finding import Finding
 from undertow.measure.statistics import Estimate
 from undertow.studies.routing.claims import CLAIMS, FOREMOST, REFERENCES, STUDY
-from undertow.studies.routing.findings import findings_of
+from undertow.studies.routing.findings import dose_within, findings_of
 from undertow.studies.routing.result import CipherReading, RoutingResult, Scores
 
 
@@ -37,11 +37,13 @@ def test_findings_carry_the_parts_own_numbers() -> None:
     names = found(result)
     assert names["gates"].value == len(result.circuit.gates) > 0
     assert names["amplifiers"].value == len(result.circuit.amplifiers)
-    baseline = result.screenings[0].baseline.value
     top = result.circuit.rows[0]
-    necessity = result.screenings[0].necessity.of(top.head)
-    assert names["top_head.necessity"].value == pytest.approx(necessity.value / baseline)
-    assert names["top_head.indirect"].value == pytest.approx(top.indirect.value / top.necessity.value)
+    assert top.necessity_share is not None and top.indirect_share is not None
+    assert names["top_head.necessity"].value == top.necessity_share.value
+    assert names["top_head.necessity"].control == top.necessity_control
+    assert names["top_head.indirect"].low == top.indirect_share.low
+    assert result.bands is not None
+    assert names["band.gain"].value == [step for step in result.bands.steps if step.chosen][-1].gain.value  # type: ignore[union-attr]
     assert result.ciphers is not None and names["cipher.collapse"].value == pytest.approx(result.ciphers.collapse.value)
     assert result.comparison is not None
     assert names["comparison.jaccard"].control == pytest.approx(result.comparison.chance)
@@ -66,6 +68,67 @@ def test_parts_that_were_left_out_leave_no_finding_and_nothing_breaks_on_missing
         assert (getattr(result, part) is None) is not any(name.startswith(prefix) for name in names)
     for one in findings_of(hollow_result()).findings:
         assert one.value is None or one.value == one.value
+
+
+JUDGED = ("gates", "top_head.necessity", "top_head.indirect", "band.gain", "modulation.attenuation")
+
+
+@pytest.mark.parametrize("part", ["baseline", "refused"])
+def test_where_the_model_hardly_parts_the_sides_nothing_is_judged(part: str) -> None:
+    result = full_result()
+    low = Estimate(0.05, 0.0, 0.2, 20)
+    if part == "baseline":
+        first = replace(result.screenings[0], baseline=low)
+        idle = replace(result, screenings=(first, *result.screenings[1:]))
+    else:
+        idle = replace(result, pairs=replace(result.pairs, refused={**result.pairs.refused, "sensitive": low}))
+    names, before = found(idle), found(result)
+    for name in JUDGED:
+        assert names[name].verdict == "not tested" and "hardly parts" in names[name].claim
+        assert before[name].verdict != "not tested" and "hardly parts" not in before[name].claim
+
+
+def test_zeroing_one_head_is_judged_by_the_change_and_not_by_the_level() -> None:
+    result = full_result()
+    assert result.ablation is not None
+
+    def changed(kept: int, bare: int) -> Finding:
+        assert result.ablation is not None
+        share = Estimate(kept / 200, 0.0, 1.0, 200)
+        row = ("gates, zero ablation at t_post", result.circuit.gates, share, share)
+        refused = {**result.pairs.refused, "sensitive": Estimate(bare / 200, 0.0, 1.0, 200)}
+        given = replace(result, ablation=replace(result.ablation, behaviour=(row,)))
+        return found(replace(given, pairs=replace(result.pairs, refused=refused)))["ablation.single_head_change"]
+
+    same, fewer = changed(150, 150), changed(100, 150)
+    assert (same.value, same.verdict) == (0.0, "reproduced")
+    assert fewer.value == pytest.approx(-0.25) and fewer.verdict == "not reproduced" and fewer.n == 200
+
+
+def test_the_signal_is_judged_at_a_dose_that_does_not_reverse_it() -> None:
+    assert dose_within((0, 0.1, 0.5, 1.0), 0.6) == 2
+    assert dose_within((0, 0.1, 0.5, 1.0), 5.0) == 3
+    assert dose_within((0, 0.1, 0.5, 1.0), 0.01) == 1
+    result = full_result()
+    assert result.modulation is not None
+    modulation = result.modulation
+    curve, random = (
+        next(one for one in modulation.curves if (one.prompts, one.direction, one.group) == ("sensitive", kind, "all"))
+        for kind in ("detection", "random")
+    )
+    place = dose_within(curve.doses, modulation.detection.value)
+    value = found(result)["modulation.attenuation"].value
+    assert value == pytest.approx(random.refusal[place] - curve.refusal[place], abs=1 / curve.n)
+
+
+def test_without_a_gate_ciphers_are_measured_and_not_judged() -> None:
+    result = full_result()
+    gateless = replace(result, circuit=bare_result().circuit)
+    assert gateless.circuit.gates == ()
+    for name in ("cipher.collapse", "cipher.rescue"):
+        with_gate, without = found(result)[name], found(gateless)[name]
+        assert without.value == with_gate.value and without.verdict == "not tested" != with_gate.verdict
+        assert "No gate was found" in without.claim
 
 
 def score(method: str, *, gates: float = 1.0, amplifiers: float = 1.0, false: float = 0.0) -> Scores:

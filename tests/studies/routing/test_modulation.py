@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,3 +320,12 @@ def test_fewer_prompts_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
 def test_doses_must_rise_from_zero(doses: tuple[float, ...]) -> None:
     with pytest.raises(UndertowError, match="start at 0 and rise"):
         measure_modulation(small_context(), None, doses=doses)
+
+
+def test_without_a_gate_the_signal_is_scaled_before_the_head_that_decides() -> None:
+    context = small_context()
+    for block in (1, 3):
+        circuit = SimpleNamespace(gates=(), rows=(SimpleNamespace(head=(block, 0)),))
+        site = choose_site(context, circuit)  # type: ignore[arg-type]
+        assert site.state <= block and not site.before_gate
+        assert f"state {block} is the input of the block of the head of largest necessity" in site.reason

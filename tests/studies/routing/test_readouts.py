@@ -109,11 +109,20 @@ def test_openings_are_stated_or_the_models_own_or_the_published() -> None:
     )
     own, source = openings_of(tokenizer, ["Never", "table", " "], [True, False, True], controls=["ignored"])
     assert (own.refusal_tokens, own.answer_tokens) == ((first("Never"),), (first("table"),))
-    assert "own refusals and answers" in source
+    assert "own replies" in source and "100% of its refusals and 100% of its answers" in source
     # Both begin alike, so they tell nothing apart.
     published, source = openings_of(tokenizer, ["tab", "table"], [True, False], controls=["ok", "Yes"])
     assert first("Sorry") in published.refusal_tokens and first("cannot") in published.refusal_tokens
     assert published.answer_tokens == tuple(sorted({first("ok"), first("Yes")})) and "published" in source
+
+
+def test_an_opening_of_both_sides_goes_to_the_side_that_uses_it_more() -> None:
+    tokenizer = byte_level_tokenizer()
+    replies = [*["I cannot"] * 9, "As a", *["Sure"] * 4, "I can"]
+    refused = [True] * 10 + [False] * 5
+    own, source = openings_of(tokenizer, replies, refused)
+    assert set(own.refusal_tokens) == {first("I"), first("As")} and own.answer_tokens == (first("Sure"),)
+    assert "100% of its refusals and 80% of its answers" in source
 
 
 def test_openings_that_tell_nothing_are_refused() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from undertow.errors import CoverageError
 from undertow.measure.attribution import LogitAttribution
 from undertow.model import Replace
 from undertow.studies.routing.context import Context, Half
@@ -53,12 +54,13 @@ class Attributor:
         openings = context.openings
         self._tokens = [*openings.refusal_tokens, *(openings.answer_tokens or ())]
         self._readout = LogOdds(openings)
-        self._known: dict[tuple[int, str], tuple[Half, torch.Tensor]] = {}
+        self._known: dict[int, tuple[Half, torch.Tensor]] = {}
 
     def __call__(self, half: Half, side: str, edits: Edits | None = None) -> Attributed:
         """Attribute one side's prompts, with or without edits.
 
-        The weights of the tokens are those at the prompt's own logits, edited or not, so that only parts differ.
+        The weights of the tokens are those at the sensitive prompt's own logits, on both sides of a pair and under any
+        edit, so that only parts differ. Where the model squashes its logits, they carry the slope there.
 
         Args:
             half: choose or report.
@@ -77,7 +79,9 @@ class Attributor:
             else:
                 with chat.edit(*edits(rows)):
                     found = self._attribution(chosen, self._tokens)
-            weights = self._weights(half, side)[rows]
+            weights = self._weights(half)[rows]
+            if found.capped:
+                weights = weights * self._slope(found.logits)
             pieces.append((found, torch.einsum("npt,nt->np", found.values.double(), weights.double())))
         kinds = np.array([part.kind for part in pieces[0][0].parts])
         order = {(part.block, part.head): place for place, part in enumerate(pieces[0][0].parts) if part.kind == "head"}
@@ -89,14 +93,21 @@ class Attributor:
         rest = values.sum(1) - values[:, kinds == "head"].sum(1) - mlps
         return Attributed(heads, mlps, rest, max(found.residue for found, _ in pieces))
 
-    def _weights(self, half: Half, side: str) -> torch.Tensor:
-        key = (id(half), side)
-        if key not in self._known:
+    def _weights(self, half: Half) -> torch.Tensor:
+        if id(half) not in self._known:
             chat = self.context.chat
             # Log-probabilities differ from logits by a constant a prompt, which no weight sees.
-            logits = chat.logits(half.prompts(side))[:, self._tokens]
-            self._known[key] = (half, self._readout.weights(logits))
-        return self._known[key][1]
+            logits = chat.logits(half.prompts("sensitive"))[:, self._tokens]
+            self._known[id(half)] = (half, self._readout.weights(logits))
+        return self._known[id(half)][1]
+
+    def _slope(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of cap * tanh(logit / cap), at these logits."""
+        config = self.context.chat.model.config.get_text_config(decoder=True)
+        cap = getattr(config, "final_logit_softcapping", None)
+        if not cap:
+            raise CoverageError("It squashes its logits in a way that is not known, so attribution has another unit.")
+        return 1 - torch.tanh(logits / cap) ** 2
 
 
 def interchange(half: Half, donor: str, heads: Sequence[Head]) -> Edits:

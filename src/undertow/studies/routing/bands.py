@@ -20,6 +20,7 @@ import numpy as np
 from undertow.errors import UndertowError
 from undertow.measure.statistics import Estimate, proportion
 from undertow.model.edit import Edit
+from undertow.studies.routing.circuit import ratio_of_means
 from undertow.studies.routing.context import Context, Half
 from undertow.studies.routing.readings import Array, Bands, BandStep, Head, Screening, mean_estimate
 from undertow.studies.routing.screening import swaps
@@ -90,6 +91,7 @@ def measure_bands(
                 float(high),
                 share_refused(context, "sensitive", context.report.swap("control", heads)),
                 place < search.chosen,
+                ratio_of_means(joint[:, place], joint[:, 0], context.seed),
             )
         )
     baseline = screening.baseline if screening is not None else mean_estimate(base - control, context.seed)

@@ -139,6 +139,10 @@ def enciphered(pairs: PairSet, cipher: Cipher) -> PairSet:
         texts = [side.text for side in (found.sensitive, found.control)]
         if not all(isinstance(text, str) and text.strip() for text in texts):
             raise UndertowError("The cipher makes an empty text of a request: give a function from text to text.")
+        if isinstance(cipher, SubstitutionCipher) and any(
+            cipher.encode(side.text) == side.text.lower() for side in (pair.sensitive, pair.control)
+        ):
+            raise UndertowError("A text has no letter that the cipher exchanges: leave out pairs in other alphabets.")
         if texts[0] == texts[1]:
             raise UndertowError("The cipher makes both sides of a pair the same text: give one that can be undone.")
         return found

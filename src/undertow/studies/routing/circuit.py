@@ -41,9 +41,10 @@ RULE = (
     f"Gate: necessity and sufficiency at t_post, net of a same-class donor, each with family-wise p <= {LEVEL} (choose "
     f"pairs), necessity at least {FLOOR:.0%} of the baseline, which is at least {LEAST_BASELINE:g} nat, and at least "
     f"{INDIRECT:.0%} of it not explained by the head's own attribution (this too with family-wise p <= {LEVEL}). "
-    "Amplifier: a head of a later block than the first gate whose attribution falls when the gates are knocked out, "
-    f"net of the mean over the knockouts of all other heads of the gates' blocks, with family-wise p <= {LEVEL}, by "
-    f"more than under any of them, and by at least {FLOOR:.0%} of the fall of all later heads together. Direct: "
+    "Heads of the last block are no gates. Amplifier: a head of a later block than the first gate whose attribution "
+    "falls when the gates are knocked out, net of the mean over the knockouts of all other heads of the gates' blocks, "
+    f"with family-wise p <= {LEVEL}, by "
+    f"more than under any of them, and by at least {FLOOR:.0%} of the falls of all later heads together. Direct: "
     "necessary and sufficient as a gate is, without clear action through later parts."
 )
 
@@ -177,6 +178,10 @@ def knock_out(context: Context, attributor: Attributor, measured: Measured, gate
     later = [place for place, (block, _) in enumerate(context.heads) if block > first]
     later = [place for place in later if context.heads[place] not in gates]
     null_heads = tuple(head for head in context.heads if head[0] in blocks and head not in gates)
+    if not null_heads:
+        # Where every head of the gates' blocks is one, the blocks before and after them give the null.
+        near = {block + step for block in blocks for step in (-1, 1)}
+        null_heads = tuple(head for head in context.heads if head[0] in near and head not in gates)
 
     def fall(half: str, heads: Sequence[Head]) -> Array:
         pairs = context.half(half)
@@ -269,6 +274,8 @@ def _rows(
             )
             fall_p = float(cascade.p[later])
         necessity = both["necessity"].of(head)
+        each, base = swapped.necessity[:, place], swapped.baseline
+        indirect = each - attribution[:, place]
         rows.append(
             HeadRow(
                 head,
@@ -280,9 +287,14 @@ def _rows(
                 necessity.value / baseline if abs(baseline) > 1e-12 else float("nan"),
                 mean_estimate(attribution[:, place], context.seed),
                 int(ranks[place]),
-                mean_estimate(swapped.necessity[:, place] - attribution[:, place], context.seed),
+                mean_estimate(indirect, context.seed),
                 fall,
                 fall_p,
+                ratio_of_means(each, base, context.seed),
+                ratio_of_means(swapped.sufficiency[:, place], base, context.seed),
+                ratio_of_means(indirect, each, context.seed),
+                ratio_of_means(swapped.necessity_control[:, place], base, context.seed).value,
+                ratio_of_means(swapped.sufficiency_control[:, place], base, context.seed).value,
             )
         )
     return tuple(rows)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from undertow.measure.finding import Claim
 from undertow.measure.judging import Judging
 from undertow.measure.statistics import Estimate, difference_of_proportions
+from undertow.studies.routing.circuit import LEAST_BASELINE
 from undertow.studies.routing.claims import FOREMOST, REFERENCES, STUDY
 from undertow.studies.routing.readings import Head
 from undertow.studies.routing.result import DoseCurve, RoutingResult
@@ -16,9 +18,11 @@ BUILT_GATES = 0.95
 BUILT_AMPLIFIERS = 0.9
 BUILT_FALSE = 0.05
 EARLY = 2 / 3
-UNCHANGED = 0.9
+UNCHANGED = -0.1
 EXACT = 1e-4
+ROUNDED = 0.05
 CHANCE = 0.5
+LEAST_REFUSED = 0.5
 
 
 def findings_of(result: RoutingResult) -> RoutingResult:
@@ -29,10 +33,13 @@ def findings_of(result: RoutingResult) -> RoutingResult:
     return replace(result, findings=judging.ordered(FOREMOST), rules=judging.rules)
 
 
-def scaled(found: Estimate, factor: float) -> Estimate:
-    """The estimate times a number."""
-    low, high = sorted((found.low * factor, found.high * factor))
-    return Estimate(found.value * factor, low, high, found.n)
+def routed(result: RoutingResult) -> tuple[bool, str]:
+    """Whether the model parts the two sides at all, and what to say where it does not: then no claim is judged."""
+    screening, refused = result.screenings[0], result.pairs.refused["sensitive"].value
+    apart = "nats" not in screening.readout or screening.baseline.value >= LEAST_BASELINE
+    if apart and refused >= LEAST_REFUSED and screening.baseline.value > 0:
+        return True, ""
+    return False, " Not judged, since the model hardly parts the two sides."
 
 
 def plain(value: float, n: int) -> Estimate:
@@ -47,13 +54,13 @@ def _name(head: Head) -> str:
 def _circuit(result: RoutingResult, judging: Judging) -> None:
     circuit, screening = result.circuit, result.screenings[0]
     n = result.pairs.report
+    routes, idle = routed(result)
     judging.add(
         "gates",
-        f"Heads that the stated rule calls gates, of {circuit.heads} screened, family-wise 5 % (count). Control: gates "
-        "expected by chance, at most.",
+        f"Heads that the stated rule calls gates, of {circuit.heads} screened (count); the chance that any is named "
+        f"where there is none is at most 5 %.{idle}",
         plain(len(circuit.gates), n),
-        Claim(above=0, on="value"),
-        0.05,
+        Claim(above=0, on="value") if routes else None,
     )
     judging.add(
         "amplifiers",
@@ -74,32 +81,30 @@ def _circuit(result: RoutingResult, judging: Judging) -> None:
     )
     if circuit.rows:
         row = circuit.rows[0]
-        factor = 1 / screening.baseline.value if screening.baseline.value else math.nan
-        place = screening.necessity.heads.index(row.head)
         words = f"Head {_name(row.head)}, the one of largest necessity on the choose pairs"
+        rule = Claim(above=0.0) if routes else None
         judging.add(
             "top_head.necessity",
-            f"{words}: share of the baseline that goes when it is given the control's output at t_post. Control: a "
-            "donor of its own class.",
-            scaled(screening.necessity.of(row.head), factor),
-            Claim(above=0.0),
-            float(screening.necessity.control[place]) * factor,
+            f"{words}: share of the refusal log-odds between the sides that goes when it is given the control's output "
+            f"at t_post. Control: a donor of its own class.{idle}",
+            row.necessity_share,
+            rule,
+            row.necessity_control,
         )
         judging.add(
             "top_head.sufficiency",
-            f"{words}: share of the baseline that comes when a control is given the sensitive prompt's output there. "
-            "Control: a donor of its own class.",
-            scaled(screening.sufficiency.of(row.head), factor),
-            Claim(above=0.0),
-            float(screening.sufficiency.control[place]) * factor,
+            f"{words}: share of the refusal log-odds between the sides that comes when a control is given the "
+            f"sensitive prompt's output there. Control: a donor of its own class.{idle}",
+            row.sufficiency_share,
+            rule,
+            row.sufficiency_control,
         )
-        own = row.necessity.value
         judging.add(
             "top_head.indirect",
             f"{words}: share of its necessity that its own attribution does not explain; most of it means that it acts "
-            "through later parts.",
-            scaled(row.indirect, 1 / own) if own else None,
-            Claim(above=0.5),
+            f"through later parts.{idle}",
+            row.indirect_share,
+            Claim(above=0.5) if routes else None,
         )
     judging.add(
         "attribution.heads",
@@ -111,7 +116,7 @@ def _circuit(result: RoutingResult, judging: Judging) -> None:
         "attribution.residue",
         "Largest difference between the sum of the attributed parts and the logits, relative to the largest logit.",
         plain(circuit.residue, n),
-        Claim(below=EXACT, on="value"),
+        Claim(below=ROUNDED if result.run.get("dtype") in ("bfloat16", "float16") else EXACT, on="value"),
     )
 
 
@@ -124,13 +129,14 @@ def _bands(result: RoutingResult, judging: Judging) -> None:
         judging.add("band.gain", "Joint necessity of the band over that of its best head.", None, Claim(above=1.0))
         return
     single, last = steps[0].necessity, steps[-1]
+    routes, idle = routed(result)
     judging.add(
         "band.gain",
         f"Joint necessity of the {len(steps)} heads of the band over that of its best head. Control: random heads of "
-        "the same blocks.",
-        scaled(last.necessity, 1 / single.value),
-        Claim(above=1.0),
-        last.random / single.value,
+        f"the same blocks.{idle}",
+        last.gain,
+        Claim(above=1.0) if routes else None,
+        last.random / single.value if single.value else None,
     )
     judging.add(
         "band.refused",
@@ -156,15 +162,16 @@ def _ablation(result: RoutingResult, judging: Judging) -> None:
     single = next(
         (row for row in ablation.behaviour if len(row[1]) == 1 and "zero" in row[0] and "random" not in row[0]), None
     )
-    if single is not None:
-        judging.add(
-            "ablation.single_head_refused",
-            f"Share of the sensitive prompts still refused after {single[0]} of head {_name(single[1][0])}. Control: "
-            "without intervention.",
-            single[2],
-            Claim(above=UNCHANGED),
-            result.pairs.refused["sensitive"].value,
-        )
+    if single is None:
+        return
+    routes, idle = routed(result)
+    judging.add(
+        "ablation.single_head_change",
+        f"Change of the share of sensitive prompts refused when head {_name(single[1][0])} is zeroed ({single[0]}); "
+        f"fewer than 10 points lost counts as no change.{idle}",
+        _less(single[2], result.pairs.refused["sensitive"]),
+        Claim(above=UNCHANGED) if routes else None,
+    )
 
 
 def _modulation(result: RoutingResult, judging: Judging) -> None:
@@ -172,6 +179,7 @@ def _modulation(result: RoutingResult, judging: Judging) -> None:
     if modulation is None:
         return
     curves = {(one.prompts, one.direction, one.group): one for one in modulation.curves}
+    routes, idle = routed(result)
     for prompts, name, words in (
         ("sensitive", "attenuation", "subtracted from sensitive prompts: refusals lost"),
         ("control", "amplification", "added to controls: refusals gained"),
@@ -179,13 +187,15 @@ def _modulation(result: RoutingResult, judging: Judging) -> None:
         found, random = curves.get((prompts, "detection", "all")), curves.get((prompts, "random", "all"))
         if found is None or random is None:
             continue
+        place = dose_within(found.doses, modulation.detection.value)
         judging.add(
             f"modulation.{name}",
-            f"Detection signal {words} at dose {found.doses[-1]:g} against a random direction (difference of shares). "
-            "Control: the random direction's change.",
-            _difference(found, random, prompts == "sensitive"),
-            Claim(above=0.0),
-            float(random.refusal[0] - random.refusal[-1]) * (1 if prompts == "sensitive" else -1),
+            f"Detection signal of state {modulation.state} {words} at dose {found.doses[place]:g}, the largest tried "
+            f"that does not exceed what parts the sides ({modulation.detection.value:.2f} residual norms), against a "
+            f"random direction (difference of shares). Control: the random direction's change.{idle}",
+            _difference(found, random, place, prompts == "sensitive"),
+            Claim(above=0.0) if routes else None,
+            float(random.refusal[0] - random.refusal[place]) * (1 if prompts == "sensitive" else -1),
         )
     for curve in modulation.curves:
         if curve.prompts != "sensitive" or curve.direction != "detection":
@@ -200,13 +210,21 @@ def _modulation(result: RoutingResult, judging: Judging) -> None:
         )
 
 
-def _difference(found: DoseCurve, random: DoseCurve, fewer: bool) -> Estimate:
-    """Difference of the shares refused at the largest dose, Newcombe's interval."""
-    counts = [round(float(one.refusal[-1]) * one.n) for one in (found, random)]
-    first, second = (
-        ((counts[1], random.n), (counts[0], found.n)) if fewer else ((counts[0], found.n), (counts[1], random.n))
-    )
-    return difference_of_proportions(*first, *second)
+def dose_within(doses: Sequence[float], most: float) -> int:
+    """Place of the largest dose that is not above `most`; the first above 0 where none is."""
+    return max([1, *(place for place, dose in enumerate(doses) if dose <= most)])
+
+
+def _difference(found: DoseCurve, random: DoseCurve, place: int, fewer: bool) -> Estimate:
+    """Difference of the shares refused at one dose; the same prompts, so that Newcombe's interval is too wide."""
+    shares = [Estimate(float(one.refusal[place]), 0.0, 1.0, one.n) for one in (found, random)]
+    return _less(*(reversed(shares) if fewer else shares))
+
+
+def _less(first: Estimate, second: Estimate) -> Estimate:
+    """first - second, of shares of the same prompts; Newcombe's interval, for independent ones, is rather wide."""
+    counts = [round(one.value * one.n) for one in (first, second)]
+    return difference_of_proportions(counts[0], first.n, counts[1], second.n)._replace(n=min(first.n, second.n))
 
 
 def _commitment(result: RoutingResult, judging: Judging) -> None:
@@ -222,12 +240,15 @@ def _commitment(result: RoutingResult, judging: Judging) -> None:
         None,
         n=commitment.n,
     )
+    behind = [one for one in commitment.curves if one.toward == "answer" and one.donor == "pair"]
+    used = next((one for name in ("earlier", "t_inst") for one in behind if one.position == name), None)
+    tokens = "t_inst" if used is not None and used.position == "t_inst" else "the tokens before t_post"
     judging.add(
         "commitment.last",
-        "Last state at which exchanging the tokens before t_post still flips half of the replies (share of the depth).",
-        plain(last / layers, commitment.n) if last is not None and layers else None,
+        f"Last state at which exchanging {tokens} still flips half of the replies (share of the depth).",
+        plain(last / layers, used.n) if last is not None and layers and used is not None else None,
         Claim(below=EARLY, inclusive=True, on="value"),
-        n=commitment.n,
+        n=0 if used is None else used.n,
     )
 
 
@@ -261,16 +282,21 @@ def _ciphers(result: RoutingResult, judging: Judging) -> None:
         ciphers.drop,
         Claim(above=0.0) if reads else None,
     )
+    names = ", ".join(_name(one.head) for one in ciphers.heads)
+    gated = bool(result.circuit.gates)
+    # The claims are about gates; what stands in for them is measured and not judged.
+    whose = f"Gates {names}" if gated else f"No gate was found; heads of largest necessity ({names}), not judged"
+    judged = reads and gated
     published = None
     if ciphers.heads:
         bare = sum(one.plain.value for one in ciphers.heads)
         published = 1 - sum(one.published.value for one in ciphers.heads) / bare if bare else None
     judging.add(
         "cipher.collapse",
-        "1 - necessity under the cipher over plain necessity, with donors in the same form. Control: the published "
-        f"donor, a plain control.{unread}",
+        f"{whose}: 1 - necessity under the cipher over plain necessity, with donors in the same form. Control: the "
+        f"published donor, a plain control.{unread}",
         ciphers.collapse,
-        Claim(above=0.5) if reads else None,
+        Claim(above=0.5) if judged else None,
         published,
     )
     rescue = {one.injected: one for one in ciphers.rescue}
@@ -279,16 +305,12 @@ def _ciphers(result: RoutingResult, judging: Judging) -> None:
         random = rescue.get("random heads, plain sensitive")
         judging.add(
             "cipher.rescue",
-            "Refusals of ciphered sensitive prompts that come with the plain gate activation (difference of shares). "
-            f"Control: random heads.{unread}",
-            _more(gate.refused, nothing.refused),
-            Claim(above=0.0) if reads else None,
+            f"{whose}: refusals of ciphered sensitive prompts that come with their plain activation (difference of "
+            f"shares). Control: random heads.{unread}",
+            _less(gate.refused, nothing.refused),
+            Claim(above=0.0) if judged else None,
             None if random is None else random.refused.value - nothing.refused.value,
         )
-
-
-def _more(first: Estimate, second: Estimate) -> Estimate:
-    return difference_of_proportions(round(first.value * first.n), first.n, round(second.value * second.n), second.n)
 
 
 def _comparison(result: RoutingResult, judging: Judging) -> None:

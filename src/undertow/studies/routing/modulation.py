@@ -117,13 +117,16 @@ def choose_site(context: Context, circuit: Circuit | None) -> Site:
     scores = separations(half, context.seed)
     gates = circuit.gates if circuit is not None else ()
     block = min((gate[0] for gate in gates), default=None)
+    # Without a gate the signal is still scaled before the head that decides most.
+    deciding = None if circuit is None or not circuit.rows else circuit.rows[0].head[0]
     early = range(max(1, 2 * layers // 3) + 1)
-    allowed = early if block is None else range(block + 1)
-    place = (
-        "no gate was found, so the states of the first two thirds of the blocks were open"
-        if block is None
-        else f"state {block} is the input of the first gate's block"
-    )
+    if block is not None:
+        allowed, place = range(block + 1), f"state {block} is the input of the first gate's block"
+    elif deciding is not None and np.isfinite(scores[: deciding + 1]).any():
+        allowed = range(deciding + 1)
+        place = f"no gate was found; state {deciding} is the input of the block of the head of largest necessity"
+    else:
+        allowed, place = early, "no gate was found, so the states of the first two thirds of the blocks were open"
     before = block is not None
     if block is not None and not np.isfinite(scores[: block + 1]).any():
         allowed, before = early, False

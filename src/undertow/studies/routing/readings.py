@@ -118,6 +118,9 @@ class HeadRow:
         indirect: necessity minus attribution: what acts through later parts.
         fall: how much its attribution on sensitive prompts falls when the gates are knocked out; None before them.
         fall_p: family-wise over all later heads, None likewise.
+        necessity_share, sufficiency_share: over the baseline, ratio of means over the same pairs.
+        indirect_share: share of its necessity that is indirect, likewise.
+        necessity_control, sufficiency_control: the same shares with a donor of the recipient's own class.
     """
 
     head: Head
@@ -132,6 +135,11 @@ class HeadRow:
     indirect: Estimate
     fall: Estimate | None = None
     fall_p: float | None = None
+    necessity_share: Estimate | None = None
+    sufficiency_share: Estimate | None = None
+    indirect_share: Estimate | None = None
+    necessity_control: float | None = None
+    sufficiency_control: float | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +215,7 @@ class BandStep:
         random_low, random_high: 2.5 and 97.5 percentiles over those sets.
         refused: share of sensitive report prompts still refused when all of them are exchanged (t_post).
         chosen: whether the step belongs to the band: the gain on the choose pairs was clear of zero and large enough.
+        gain: necessity over that of the first step's head, ratio of means over the same pairs.
     """
 
     head: Head
@@ -217,6 +226,7 @@ class BandStep:
     random_high: float
     refused: Estimate
     chosen: bool
+    gain: Estimate | None = None
 
 
 @dataclass(frozen=True)

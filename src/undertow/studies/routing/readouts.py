@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -204,8 +205,9 @@ def openings_of(
 ) -> tuple[FirstTokenJudge, str]:
     """The tokens of the log-odds, and where they come from.
 
-    Stated tokens come first; else the first tokens of the model's own refusals and answers on choose pairs, where they
-    differ; else the published refusal openings against the openings of its replies to the controls.
+    Stated tokens come first; else the first tokens of the model's own refusals and answers on choose pairs, each on the
+    side that opens with it more often; else the published refusal openings against the openings of its replies to the
+    controls.
 
     Args:
         tokenizer: the model's.
@@ -226,14 +228,8 @@ def openings_of(
         )
     refusals = [reply for reply, no in zip(replies, refused, strict=True) if no and reply.strip()]
     answers = [reply for reply, no in zip(replies, refused, strict=True) if not no and reply.strip()]
-    if refusals and answers:
-        try:
-            return (
-                FirstTokenJudge.from_tokenizer(tokenizer, refusals, answers),
-                "first tokens of the model's own refusals and answers on choose pairs",
-            )
-        except JudgeError:
-            pass
+    if refusals and answers and (found := _own_openings(tokenizer, refusals, answers)) is not None:
+        return found
     spaced = [text for word in PUBLISHED_REFUSALS for text in (word, f" {word}")]
     try:
         judge = FirstTokenJudge.from_tokenizer(
@@ -245,3 +241,24 @@ def openings_of(
             "--answer-token, or choose another readout."
         ) from None
     return judge, "published refusal openings against the openings of replies to the controls"
+
+
+def _own_openings(
+    tokenizer: Any, refusals: Sequence[str], answers: Sequence[str]
+) -> tuple[FirstTokenJudge, str] | None:
+    """First tokens, each on the side whose replies open with it more often; None where one side is left without."""
+    counts = [
+        Counter(int(ids[0]) for text in texts if (ids := tokenizer.encode(text, add_special_tokens=False)))
+        for texts in (refusals, answers)
+    ]
+    shares = [{token: count / max(1, side.total()) for token, count in side.items()} for side in counts]
+    refusing = {token for token, share in shares[0].items() if share > shares[1].get(token, 0.0)}
+    answering = {token for token, share in shares[1].items() if share > shares[0].get(token, 0.0)}
+    if not refusing or not answering:
+        return None
+    covered = [sum(shares[side][token] for token in tokens) for side, tokens in enumerate((refusing, answering))]
+    return (
+        FirstTokenJudge(tuple(sorted(refusing)), tuple(sorted(answering))),
+        "first tokens of the model's own replies to choose pairs, each on the side that opens with it more often; they "
+        f"open {covered[0]:.0%} of its refusals and {covered[1]:.0%} of its answers",
+    )

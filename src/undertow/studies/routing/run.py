@@ -123,8 +123,14 @@ def measure_routing(
         pairs, pairs_most, readout, tuple(refusal_tokens), tuple(answer_tokens), judge, cipher, compare_with, builds,
         seed, reply_tokens, branches, memory, permutations,
     )  # fmt: skip
+    from torch import OutOfMemoryError
+
+    from undertow.measure.attribution import LogitAttribution
+
     begun = time.perf_counter()
     ready = prepare_run(model, asked)
+    # What the circuit needs is refused before anything is measured.
+    LogitAttribution(ready.chat)
     chosen, skipped = parts(ready)
     if announce is not None and is_large(ready):
         announce(plan_of(ready, ["prepare", *chosen]))
@@ -142,6 +148,10 @@ def measure_routing(
                 if name in ("pairs", "screening", "circuit"):
                     raise
                 skipped[name] = str(error)
+            except OutOfMemoryError:
+                if name in ("pairs", "screening", "circuit"):
+                    raise UndertowError(f"The device ran out of memory in {name!r}: lower --branches.") from None
+                skipped[name] = "The device ran out of memory: lower --branches or --memory."
             clock[name] = time.perf_counter() - begun
             advance(1)
     from undertow.studies.routing.findings import findings_of

@@ -9,7 +9,7 @@ flips over the choose pairs, family-wise over all heads; effect sizes come from 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -132,11 +132,12 @@ def swaps(context: Context, half: Half, position: str, heads: Sequence[Head], re
 
 def _swaps(context: Context, half: Half, position: str, heads: Sequence[Head], readout: Readout) -> Swaps:
     parts: list[tuple[Array, ...]] = []
+    blocks = {block for block, _ in heads}
     rows_done: list[Array] = []
     for rows, last in _groups(context, half, position):
         others = half.others if len(rows) == len(half) else other_rows(context.chat, _picked(half, rows), context.seed)
         # With a span for every token the group's own rows are numbered from 0.
-        values = {side: _values(context.chat, half, side, rows, last) for side in ("sensitive", "control")}
+        values = {side: _values(context.chat, half, side, rows, last, blocks) for side in ("sensitive", "control")}
         found = {}
         for side, other in (("sensitive", "control"), ("control", "sensitive")):
             prompts = [half.prompts(side)[row] for row in rows]
@@ -200,20 +201,25 @@ def _picked(half: Half, rows: Sequence[int]) -> PairSet:
     return PairSet([half.pairs[row] for row in rows], half.pairs.source)
 
 
-def _values(chat: ChatModel, half: Half, side: str, rows: Sequence[int], last: int) -> dict[int, Tensor]:
+def _values(
+    chat: ChatModel, half: Half, side: str, rows: Sequence[int], last: int, blocks: Collection[int]
+) -> dict[int, Tensor]:
     """Block -> (rows, heads, last, head size) of the last tokens."""
     if last == 1:
         return {block: values[list(rows)].unsqueeze(2) for block, values in half.heads[side].items()}
-    return last_heads(chat, [half.prompts(side)[row] for row in rows], last)
+    return last_heads(chat, [half.prompts(side)[row] for row in rows], last, blocks)
 
 
-def last_heads(chat: ChatModel, prompts: Sequence[Prompt], last: int) -> dict[int, Tensor]:
+def last_heads(
+    chat: ChatModel, prompts: Sequence[Prompt], last: int, blocks: Collection[int] | None = None
+) -> dict[int, Tensor]:
     """Head outputs at the last tokens of every prompt.
 
     Args:
         chat: the model.
         prompts: n prompts of any lengths.
         last: how many tokens, k.
+        blocks: which blocks; all whose heads can be read when left out.
 
     Returns:
         Block -> (n, heads, k, head size) float32, right-aligned.
@@ -223,7 +229,7 @@ def last_heads(chat: ChatModel, prompts: Sequence[Prompt], last: int) -> dict[in
         lengths.setdefault(len(chat.render(prompt)), []).append(row)
     found: dict[int, Tensor] = {}
     for block, projection in enumerate(chat.anatomy.projections):
-        if projection is not None:
+        if projection is not None and (blocks is None or block in blocks):
             found[block] = torch.empty(len(prompts), chat.anatomy.heads[block], last, chat.anatomy.head_sizes[block])
     shapes: dict[tuple[int, int], list[int]] = {}
     for block in found:
@@ -231,10 +237,10 @@ def last_heads(chat: ChatModel, prompts: Sequence[Prompt], last: int) -> dict[in
     for length, rows in lengths.items():
         chosen = [prompts[row] for row in rows]
         positions = list(range(length - last, length))
-        for blocks in shapes.values():
-            heads = chat.capture(chosen, states=[], positions=positions, heads=blocks, progress=False).heads
+        for members in shapes.values():
+            heads = chat.capture(chosen, states=[], positions=positions, heads=members, progress=False).heads
             assert heads is not None
-            for place, block in enumerate(blocks):
+            for place, block in enumerate(members):
                 found[block][rows] = heads[:, place].float()
     return found
 
