@@ -207,7 +207,7 @@ def circuit(choose: Counter, report: Counter) -> list[Work]:
     for half in (choose, report):
         pairs, assumed = half.half.pairs, half.assumed
         null = assumed.gate_blocks * half.shape.heads - assumed.gates
-        found += half.read(2 * pairs) + half.read(2 * pairs)
+        found += half.read(2 * pairs) + half.read(pairs)
         found += half.read(pairs * (1 + null) if assumed.gates else 0)
     return found
 
@@ -261,7 +261,7 @@ def ciphers(choose: Counter, report: Counter) -> list[Work]:
     for form in (1.0, longer):
         found += report.generate(2 * pairs, 6, form + asked)
         for half in (choose, report):
-            found += half.read(4 * half.half.pairs, form)
+            found += half.read(3 * half.half.pairs, form)
     if assumed.other:
         found += report.generate(pairs, longer=longer) + report.generate(2 * pairs, 6, longer + asked)
     for form in (1.0, longer, longer):
