@@ -32,8 +32,7 @@ def bilingual_card_text(runs: Sequence[Run], shipped: int) -> str:
     finishing = (
         f" Then {recipe['finish']} items\nat {recipe['finish_rate']} times these rates. They were added after a first "
         "look at held-out prompts (of another seed), where\nGerman topics and objects were weak; no wanted share "
-        "was changed. Judged on the prompts of this card, the weights without\nthem miss two wanted figures (topics "
-        "of ciphered requests) and meet the one that these miss."
+        "was changed."
         if recipe["finish"]
         else ""
     )
