@@ -11,12 +11,28 @@ class PositionError(UndertowError):
     """A token position cannot be told for certain from the model's chat template."""
 
 
+class ContextError(PositionError):
+    """A prompt is longer than the model's context.
+
+    Attributes:
+        tokens: of the prompt.
+    """
+
+    def __init__(self, tokens: int, most: int) -> None:
+        super().__init__(f"The prompt has {tokens} tokens and the model reads at most {most}: shorten it.")
+        self.tokens = tokens
+
+
 class CoverageError(UndertowError):
     """The architecture does not offer what was asked of it, or only in part."""
 
 
 class ModelError(UndertowError):
     """A model or tokenizer cannot be loaded or used."""
+
+
+class NotFiniteError(ModelError):
+    """The model gave states or logits that are no finite numbers."""
 
 
 class EditError(UndertowError):

@@ -12,6 +12,7 @@ import numpy as np
 from undertow.errors import GuardError
 from undertow.guard.behaviour import confounding_note
 from undertow.guard.belief import Belief
+from undertow.guard.belief_map import MOST_POINTS, BeliefMap
 from undertow.guard.calibration import (
     Calibration,
     Threshold,
@@ -21,8 +22,9 @@ from undertow.guard.calibration import (
     threshold_at,
 )
 from undertow.guard.data import LEAST_PROMPTS, gather, strata_weights
+from undertow.guard.directions import BeliefDirections, measure_directions
 from undertow.guard.material import FitSettings, Material, prepare
-from undertow.guard.rules.base import Array
+from undertow.guard.rules.base import Array, rule_named
 from undertow.guard.selection import Choice, choose, fit_choice
 from undertow.guard.steering import Steering, fit_steering
 from undertow.progress import progress_bar
@@ -66,6 +68,8 @@ def fit_guard(
         harmfulness,
         refusal,
         steering=steering,
+        directions=_directions(material),
+        belief_map=_belief_map(material, harmfulness, refusal),
         calibration=asdict(calibration) | {"published_threshold": settings.published_threshold},
         metrics=metrics,
         training={
@@ -106,6 +110,7 @@ def _fit_harmfulness(material: Material, calibration: Calibration, settings: Fit
         strata_weights([strata[row] for row in known]),
         calibration,
         settings,
+        material.model,
     )
     states = choice.chosen.states
     weights = strata_weights([strata[row] for row in rows])
@@ -117,7 +122,7 @@ def _fit_harmfulness(material: Material, calibration: Calibration, settings: Fit
         threshold = measured_threshold(0.0, scores, truth, calibration.confidence, None)
     else:
         threshold = threshold_at(scores, truth, calibration)
-    curve = fit_curve(scores, truth, calibration.method)
+    curve = fit_curve(scores, truth, calibration.method, intercept=rule.has_intercept)
     table = tuple(line.to_dict() for line in choice.table)
     return Belief("harmfulness", "t_inst", rule, curve, threshold, choice.reason, table)
 
@@ -146,9 +151,8 @@ def _fit_refusal(material: Material, settings: FitSettings) -> Belief | None:
     weights = strata_weights([strata[row] for row in rows])
     groupings = {name: [groups[row] for row in rows] for name, groups in material.data.groupings.items()}
     features = material.at_end(rows)
-    choice = _choose(
-        features, labels, material.states, settings.refusal_rule, groupings, weights, Calibration(), settings
-    )
+    asked, model = settings.refusal_rule, material.model
+    choice = _choose(features, labels, material.states, asked, groupings, weights, Calibration(), settings, model)
     rule = fit_choice(choice, features, labels, material.states, weights)
     scores = _scores(rule, material.at_end(held_out), material.states)
     truth = refused[held_out]
@@ -167,7 +171,9 @@ def _choose(
     weights: Array,
     calibration: Calibration,
     settings: FitSettings,
+    model: ChatModel,
 ) -> Choice:
+    given = None if rule == "auto" else rule_named(rule).settings_for(model)
     with progress_bar(None, "Choosing a rule", enabled=settings.progress) as advance:
         return choose(
             features,
@@ -178,6 +184,7 @@ def _choose(
             weights=weights,
             rate=calibration.rate,
             seed=settings.seed,
+            given=given,
             advance=advance,
         )
 
@@ -206,6 +213,31 @@ def _fit_steering(model: ChatModel, material: Material, settings: FitSettings) -
             "The model refuses all or none of the fit prompts, so there is no refusal direction to steer with."
         )
     return found
+
+
+def _directions(material: Material) -> BeliefDirections:
+    rows = np.array([row for row in material.fit_rows if material.is_sampled[row]], dtype=int)
+    fitted = set(rows.tolist())
+    known = np.array([row for row in material.observed if row in fitted], dtype=int)
+    labels = material.data.labels
+    return measure_directions(
+        material.at_instruction(rows), labels[rows], material.at_end(known), material.refused[known], labels[known]
+    )
+
+
+def _belief_map(material: Material, harmfulness: Belief, refusal: Belief | None) -> BeliefMap | None:
+    known = set(material.observed.tolist())
+    rows = np.array([row for row in material.held_out if row in known], dtype=int)
+    # Evenly spread where there are too many, as the prompts of one class stand together.
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).astype(int))]
+    if not len(rows):
+        return None
+    states = harmfulness.rule.states
+    beliefs = None
+    if refusal is not None:
+        beliefs = refusal.score(material.at_end(rows), material.states) - refusal.threshold.value
+    scores = harmfulness.score(material.at_instruction(rows, states), states)
+    return BeliefMap(scores, beliefs, material.data.labels[rows], material.refused[rows])
 
 
 def _scores(rule: Any, features: Array, states: Sequence[int]) -> Array:

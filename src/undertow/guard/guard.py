@@ -11,8 +11,10 @@ import numpy as np
 from undertow.errors import GuardError, GuardMismatchError
 from undertow.guard.artefact import fingerprint, write_folder
 from undertow.guard.belief import Belief
+from undertow.guard.belief_map import BeliefMap
 from undertow.guard.calibration import Calibration
 from undertow.guard.card import model_card
+from undertow.guard.directions import BeliefDirections
 from undertow.guard.rules.base import Array
 from undertow.guard.steering import Steering
 from undertow.guard.verdict import Verdict, make_verdicts
@@ -36,13 +38,15 @@ class LatentGuard:
         harmfulness: the belief of harmfulness.
         refusal: the belief of refusal, or None; `warnings` says why.
         steering: the refusal direction for guarded generation, or None.
+        directions: mean states of both sides of each belief, for looking and exporting; None in older guards.
+        belief_map: where held-out fit prompts lie; None in older guards.
         identity: the model that the guard was fitted on.
         metrics: held-out figures.
         training: what it was fitted on, as counts and hashes.
         warnings: what limits it, in sentences.
 
     Example:
-        >>> guard = LatentGuard.fit(model, harmful, harmless)      # doctest: +SKIP
+        >>> guard = LatentGuard.fit(model, harmful, harmless)     # doctest: +SKIP
         >>> guard("How do I sharpen a kitchen knife?").quadrant    # doctest: +SKIP
         'harmless, answered'
     """
@@ -55,6 +59,8 @@ class LatentGuard:
         refusal: Belief | None,
         *,
         steering: Steering | None = None,
+        directions: BeliefDirections | None = None,
+        belief_map: BeliefMap | None = None,
         calibration: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
@@ -66,6 +72,8 @@ class LatentGuard:
         self.harmfulness = harmfulness
         self.refusal = refusal
         self.steering = steering
+        self.directions = directions
+        self.belief_map = belief_map
         self.calibration = dict(calibration or {})
         self.metrics = dict(metrics or {})
         self.training = dict(training or {})
@@ -153,7 +161,7 @@ class LatentGuard:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything that verdicts depend on."""
-        return fingerprint(self._settings(), self._tensors())
+        return fingerprint(self._settings(), self._deciding_tensors())
 
     def __call__(self, prompts: Any) -> Any:
         """Judge prompts.
@@ -221,9 +229,8 @@ class LatentGuard:
         harmfulness = self.harmfulness.score(arrays[self.harmfulness.position], self.states)
         if self.refusal is None:
             return harmfulness, None
-        return harmfulness, self.refusal.score(
-            arrays[self.refusal.position], self.states
-        ) - self.refusal.threshold.value
+        refusal = self.refusal.score(arrays[self.refusal.position], self.states)
+        return harmfulness, refusal - self.refusal.threshold.value
 
     def verdicts(self, harmfulness: Array, refusal: Array | None, ids: Sequence[str | None]) -> list[Verdict]:
         """Verdicts for scores from `beliefs`."""
@@ -266,7 +273,8 @@ class LatentGuard:
             GuardError: other files are there, or the place cannot be written to.
         """
         settings = self._settings()
-        return write_folder(path, settings, self._tensors(), model_card(settings))
+        looking = {} if self.directions is None else self.directions.tensors()
+        return write_folder(path, settings, self._deciding_tensors() | looking, model_card(settings))
 
     @classmethod
     def from_pretrained(
@@ -343,13 +351,15 @@ class LatentGuard:
                 "refusal": None if self.refusal is None else self.refusal.to_dict(),
             },
             "steering": None if self.steering is None else self.steering.to_dict(),
+            "directions": None if self.directions is None else self.directions.to_dict(),
+            "belief_map": None if self.belief_map is None else self.belief_map.to_dict(),
             "calibration": self.calibration,
             "metrics": self.metrics,
             "training": self.training,
             "warnings": list(self.warnings),
         }
 
-    def _tensors(self) -> dict[str, Array]:
+    def _deciding_tensors(self) -> dict[str, Array]:
         tensors = {name: array for belief in self._beliefs for name, array in belief.tensors().items()}
         if self.steering is not None:
             tensors["steering.direction"] = self.steering.direction
@@ -359,6 +369,8 @@ class LatentGuard:
         widths = {belief.rule.width for belief in self._beliefs}
         if self.steering is not None:
             widths.add(len(self.steering.direction))
+        if self.directions is not None:
+            widths.add(self.directions.harmfulness.shape[-1])
         deepest = self.states[-1]
         if widths != {self.model.width} or deepest > self.model.layers:
             raise GuardMismatchError(

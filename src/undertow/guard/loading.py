@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from undertow.errors import GuardError, GuardMismatchError
 from undertow.guard.artefact import CARD, SETTINGS, TENSORS, read_folder
 from undertow.guard.belief import Belief
+from undertow.guard.belief_map import BeliefMap
+from undertow.guard.directions import BeliefDirections
 from undertow.guard.steering import Steering
 
 if TYPE_CHECKING:
@@ -42,6 +44,11 @@ def load_guard(
         steering = None
         if settings.get("steering") is not None:
             steering = Steering.from_dict(settings["steering"], tensors["steering.direction"])
+        directions = belief_map = None
+        if settings.get("directions") is not None:
+            directions = BeliefDirections.from_dict(settings["directions"], tensors)
+        if settings.get("belief_map") is not None:
+            belief_map = BeliefMap.from_dict(settings["belief_map"])
         warnings = tuple(str(warning) for warning in settings["warnings"])
         records = {name: dict(settings[name]) for name in ("calibration", "metrics", "training")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -59,6 +66,8 @@ def load_guard(
         harmfulness,
         refusal,
         steering=steering,
+        directions=directions,
+        belief_map=belief_map,
         **records,
         warnings=warnings,
         mismatches=mismatches,

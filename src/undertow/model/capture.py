@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undertow.errors import ArrayError, ModelError, PositionError
+from undertow.errors import ArrayError, NotFiniteError, PositionError
 from undertow.model.anatomy import Anatomy
 from undertow.model.hooks import Site, Visit
 from undertow.model.identity import ModelIdentity
@@ -167,9 +167,13 @@ class Gatherer:
         """(batch, states, positions, d_model) of the last pass, on the CPU.
 
         Raises:
-            ModelError: some are not finite.
+            NotFiniteError: some are not finite.
         """
-        return _finite(torch.stack([self._taken["state", state].cpu() for state in self.states], dim=1))
+        return _finite(self.raw_state_values())
+
+    def raw_state_values(self) -> Tensor:
+        """The same without a look at whether they are finite."""
+        return torch.stack([self._taken["state", state].cpu() for state in self.states], dim=1)
 
     def head_values(self) -> Tensor:
         """(batch, blocks, heads, positions, head size) of the last pass, on the CPU."""
@@ -197,7 +201,7 @@ class Gatherer:
 
 def _finite(values: Tensor) -> Tensor:
     if not bool(torch.isfinite(values).all()):
-        raise ModelError(
+        raise NotFiniteError(
             f"The model's states are not all finite in {values.dtype}: load it in bfloat16 or float32, "
             "and check that no edit is out of all proportion."
         )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from undertow.errors import CoverageError, EditError, ModelError
+from undertow.errors import CoverageError, EditError, NotFiniteError
 from undertow.model.anatomy import Anatomy
 from undertow.model.variants import innermost, input_device, uncompiled
 
@@ -72,6 +72,7 @@ class Forward:
         cache: Any = None,
         use_cache: bool = False,
         columns: Tensor | None = None,
+        refuse_nan: bool = True,
     ) -> tuple[Tensor, Any]:
         """Run the model.
 
@@ -82,12 +83,13 @@ class Forward:
             cache: what an earlier call gave back.
             use_cache: whether to ask for a cache.
             columns: (batch, k) columns whose logits are wanted; None stands for all.
+            refuse_nan: False leaves logits that are not numbers to the caller.
 
         Returns:
             Logits (batch, k or tokens, vocabulary) in the model's dtype, and the cache (None where it gives none).
 
         Raises:
-            ModelError: logits at the columns are not numbers.
+            NotFiniteError: logits at the columns are not numbers.
         """
         inputs: dict[str, Any] = {"input_ids": ids, "use_cache": use_cache}
         if mask is not None:
@@ -113,8 +115,8 @@ class Forward:
                 finally:
                     handle.remove()
                 logits = output.logits
-        if columns is not None and bool(logits.isnan().any()):
-            raise ModelError(
+        if refuse_nan and columns is not None and bool(logits.isnan().any()):
+            raise NotFiniteError(
                 f"The model's logits are not numbers in {self.anatomy.dtype}: load it in bfloat16 or float32, "
                 "and check that no edit is out of all proportion."
             )

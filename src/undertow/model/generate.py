@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from undertow.model.edit import Edit
 from undertow.model.hooks import attached
 from undertow.model.positions import Rendered
 from undertow.model.program import Frame, Program
+from undertow.model.rows import Rows, advance, columns_of, copy_cache, keep, plain_layers
 from undertow.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -110,20 +111,6 @@ class Sampling:
         return choose
 
 
-@dataclass
-class _Rows:
-    """Prompts that are decoded together, left-padded."""
-
-    prompts: list[int]
-    ids: Tensor
-    mask: Tensor | None
-    starts: list[int]
-    cache: Any
-    logits: Tensor
-    program: Program
-    tokens: list[Tensor] = field(default_factory=list)
-
-
 class Generator:
     """Generates replies for the prompts of one call.
 
@@ -181,6 +168,19 @@ class Generator:
 
     def reply(self, prompts: list[int]) -> dict[int, str]:
         """Replies of one batch, by prompt index."""
+        replies, groups = self.begin(prompts)
+        for group in groups:
+            for _ in self.decode(group):
+                pass
+            replies.update(self._texts(group))
+        return replies
+
+    def begin(self, prompts: list[int]) -> tuple[dict[int, str], list[Rows]]:
+        """Prefill one batch and carry out what ``on_prefill`` decides.
+
+        Returns:
+            The texts of prompts that are not generated for, by index, and the others ready to be decoded.
+        """
         # A copy, so that a batch repeated after memory ran out does not steer twice.
         rows, seen = self.prefill(prompts, self.program.copy(), look=self.on_prefill is not None)
         replies: dict[int, str] = {}
@@ -199,13 +199,9 @@ class Generator:
                 groups = [self._keep(rows, going_on)] if going_on else []
                 if steered:
                     groups.append(self._steer(rows, steered, decisions))
-        for group in groups:
-            for _ in self.decode(group):
-                pass
-            replies.update(self._texts(group))
-        return replies
+        return replies, groups
 
-    def prefill(self, prompts: list[int], program: Program, *, look: bool) -> tuple[_Rows, PrefillBatch | None]:
+    def prefill(self, prompts: list[int], program: Program, *, look: bool) -> tuple[Rows, PrefillBatch | None]:
         """Read a batch of prompts once.
 
         Returns:
@@ -231,11 +227,11 @@ class Generator:
             logits, cache = self.chat.forward(
                 ids,
                 mask,
-                position_ids=_positions(starts, width, ids.device),
+                position_ids=columns_of(starts, width, ids.device),
                 use_cache=self.decoding.cache,
                 columns=torch.full((len(prompts), 1), width - 1),
             )
-        rows = _Rows(list(prompts), ids, mask, starts, cache, logits[:, -1], program)
+        rows = Rows(list(prompts), ids, mask, starts, width, cache, logits[:, -1], program)
         if not look:
             return rows, None
         empty = torch.empty(len(prompts), 0, len(self.prefill_positions), self.chat.width)
@@ -244,7 +240,7 @@ class Generator:
             list(prompts), values, self.prefill_states, self.prefill_positions, rows.logits.float().cpu()
         )
 
-    def decode(self, rows: _Rows) -> Iterator[Tensor]:
+    def decode(self, rows: Rows) -> Iterator[Tensor]:
         """Generate until every row has ended.
 
         Yields:
@@ -253,7 +249,6 @@ class Generator:
         choose = self.sampling.chooser(rows.prompts)
         ended = torch.zeros(len(rows.prompts), dtype=torch.bool, device=rows.logits.device)
         stop_ids = torch.tensor(sorted(self.stop_ids), device=rows.logits.device)
-        width = rows.ids.shape[1]
         limit = self._limit(rows)
         with attached(self.chat.anatomy, rows.program.visits()):
             for step in range(limit):
@@ -264,29 +259,9 @@ class Generator:
                 yield token
                 if step == limit - 1 or bool(ended.all()):
                     return
-                self._advance(rows, token, width + step)
+                advance(self.chat.forward, rows, token)
 
-    def _advance(self, rows: _Rows, token: Tensor, width: int) -> None:
-        starts = [start + width for start in rows.starts]
-        fresh = token.unsqueeze(1).to(rows.ids.device)
-        if rows.mask is not None:
-            rows.mask = torch.cat([rows.mask, torch.ones_like(rows.mask[:, :1])], dim=1)
-        if rows.cache is None:
-            rows.ids = torch.cat([rows.ids, fresh], dim=1)
-            ends = [start + 1 for start in starts]
-            rows.program.look_at(Frame(rows.prompts, rows.starts, ends, width + 1))
-            ids, positions = rows.ids, _positions(rows.starts, width + 1, rows.ids.device)
-        else:
-            rows.program.look_at(Frame(rows.prompts, starts, [start + 1 for start in starts], 1))
-            ids, positions = fresh, _positions(starts, 1, rows.ids.device)
-        last = torch.full((len(rows.prompts), 1), ids.shape[1] - 1)
-        logits, cache = self.chat.forward(
-            ids, rows.mask, position_ids=positions, cache=rows.cache, use_cache=rows.cache is not None, columns=last
-        )
-        rows.cache = cache if rows.cache is not None else None
-        rows.logits = logits[:, -1]
-
-    def _limit(self, rows: _Rows) -> int:
+    def _limit(self, rows: Rows) -> int:
         if self.chat.context is None:
             return self.sampling.max_new_tokens
         longest = max(len(self.rendered[prompt]) for prompt in rows.prompts)
@@ -295,7 +270,7 @@ class Generator:
             raise PositionError(f"A prompt of {longest} tokens leaves no room for a reply: shorten it.")
         return min(self.sampling.max_new_tokens, room)
 
-    def _texts(self, rows: _Rows) -> dict[int, str]:
+    def _texts(self, rows: Rows) -> dict[int, str]:
         table = torch.stack(rows.tokens, dim=1).tolist() if rows.tokens else [[] for _ in rows.prompts]
         texts = {}
         for prompt, tokens in zip(rows.prompts, table, strict=True):
@@ -303,27 +278,16 @@ class Generator:
             texts[prompt] = self.chat.tokenizer.decode(tokens[:end], skip_special_tokens=True)
         return texts
 
-    def _keep(self, rows: _Rows, chosen: list[int]) -> _Rows:
+    def _keep(self, rows: Rows, chosen: list[int]) -> Rows:
         """The chosen rows on their own, sharing the prefill's cache."""
         if len(chosen) == len(rows.prompts):
             return rows
-        index = torch.tensor(chosen)
-        plain = _plain_layers(rows.cache)
-        if plain is None:
+        kept = keep(rows, chosen)
+        if kept is None:
             kept, _ = self.prefill([rows.prompts[i] for i in chosen], rows.program, look=False)
-            return kept
-        cache = _copy_cache([(keys[index.to(keys.device)], values[index.to(values.device)]) for keys, values in plain])
-        return _Rows(
-            [rows.prompts[i] for i in chosen],
-            rows.ids[index.to(rows.ids.device)],
-            None if rows.mask is None else rows.mask[index.to(rows.mask.device)],
-            [rows.starts[i] for i in chosen],
-            cache,
-            rows.logits[index.to(rows.logits.device)],
-            rows.program,
-        )
+        return kept
 
-    def _steer(self, rows: _Rows, chosen: list[int], decisions: Sequence[Decision]) -> _Rows:
+    def _steer(self, rows: Rows, chosen: list[int], decisions: Sequence[Decision]) -> Rows:
         """The chosen rows with the template tail run again under their own edits."""
         for index in chosen:
             decision = decisions[index]
@@ -335,16 +299,16 @@ class Generator:
                     )
             rows.program.add(decision.edits, rows.prompts[index])
         prompts = [rows.prompts[index] for index in chosen]
-        plain = _plain_layers(rows.cache)
+        plain = plain_layers(rows.cache)
         if plain is None:
             steered, _ = self.prefill(prompts, rows.program, look=False)
             return steered
         kept = self._keep(rows, chosen) if len(chosen) < len(rows.prompts) else rows
         again = max(1, max(len(self.rendered[prompt].tail) for prompt in prompts))
-        width = kept.ids.shape[1]
-        layers = _plain_layers(kept.cache)
+        width = kept.width
+        layers = plain_layers(kept.cache)
         assert layers is not None
-        cache = _copy_cache(
+        cache = copy_cache(
             [(keys[..., : width - again, :], values[..., : width - again, :]) for keys, values in layers]
         )
         starts = [start + width - again for start in kept.starts]
@@ -354,40 +318,14 @@ class Generator:
             logits, cache = self.chat.forward(
                 kept.ids[:, width - again :],
                 kept.mask,
-                position_ids=_positions(starts, again, kept.ids.device),
+                position_ids=columns_of(starts, again, kept.ids.device),
                 cache=cache,
                 use_cache=True,
                 columns=torch.full((len(prompts), 1), again - 1),
             )
-        return _Rows(prompts, kept.ids, kept.mask, kept.starts, cache, logits[:, -1], rows.program)
+        return Rows(prompts, kept.ids, kept.mask, kept.starts, width, cache, logits[:, -1], rows.program)
 
 
 def _stream(seed: int, prompt: int) -> int:
     """A 32-bit seed, since torch's generator looks at no more."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt}".encode()).digest()[:4], "big")
-
-
-def _positions(starts: Sequence[int], width: int, device: torch.device) -> Tensor:
-    columns = torch.arange(width).unsqueeze(0) + torch.tensor(list(starts)).unsqueeze(1)
-    return columns.clamp_min(0).to(device)
-
-
-def _plain_layers(cache: Any) -> list[tuple[Tensor, Tensor]] | None:
-    """Keys and values of a cache that holds every token in order, or None for any other kind."""
-    from transformers.cache_utils import DynamicLayer
-
-    if cache is None or not hasattr(cache[1], "layers"):
-        return None
-    layers = cache[1].layers
-    if any(type(layer) is not DynamicLayer or layer.get_seq_length() == 0 for layer in layers):
-        return None
-    return [(layer.keys, layer.values) for layer in layers]
-
-
-def _copy_cache(layers: list[tuple[Tensor, Tensor]]) -> tuple[str, Any]:
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        cache.update(keys, values, index)
-    return ("past_key_values", cache)

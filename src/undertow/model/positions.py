@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
 
-from undertow.errors import ModelError, PositionError
+from undertow.errors import ContextError, ModelError, PositionError
 from undertow.prompts import Message, Prompt
 
 _CACHED_FRAMES = 256
@@ -154,6 +155,23 @@ class Renderer:
             )
         ]
 
+    def render_plain(self, prompt: Prompt) -> Rendered:
+        """Render a prompt whose positions cannot be told, to generate from it all the same.
+
+        Returns:
+            A `Rendered` whose instruction and tail are empty and whose t_inst and t_post are the last token.
+
+        Raises:
+            PositionError: the template refuses the conversation.
+            ContextError: it is longer than the model's context.
+        """
+        text = self._raw(prompt.messages, self.thinking)
+        ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        if self.context is not None and len(ids) > self.context:
+            raise ContextError(len(ids), self.context)
+        last = len(ids) - 1
+        return Rendered(ids, range(last, last), range(last, last), last, last, text, [])
+
     def _raw(self, messages: list[Message], thinking: bool | None) -> str:
         switches = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
         shaped: list[dict[str, Any]] = list(messages)
@@ -196,9 +214,12 @@ class Renderer:
         key = tuple((message["role"], message["content"]) for message in messages[:-1])
         if fresh:
             self._frames.pop(key, None)
-        if key in self._frames:
-            self._frames.move_to_end(key)
-            return self._frames[key]
+        known = self._frames.get(key)
+        if known is not None:
+            # Another thread may have let go of it meanwhile.
+            with suppress(KeyError):
+                self._frames.move_to_end(key)
+            return known
         surroundings = "\n".join(message["content"] for message in messages)
         number = 0
         while _SENTINEL.format(n=number) in surroundings:
@@ -208,7 +229,8 @@ class Renderer:
         frame = self._split(framed, sentinel)
         self._frames[key] = frame
         if len(self._frames) > _CACHED_FRAMES:
-            self._frames.popitem(last=False)
+            with suppress(KeyError):
+                self._frames.popitem(last=False)
         return frame
 
     def _split(self, framed: list[Message], sentinel: str) -> _Frame:
@@ -245,9 +267,7 @@ class Renderer:
 
     def _positions(self, text: str, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int) -> Rendered:
         if self.context is not None and len(ids) > self.context:
-            raise PositionError(
-                f"The prompt has {len(ids)} tokens and the model reads at most {self.context}: shorten it."
-            )
+            raise ContextError(len(ids), self.context)
         offsets = self._restore_trimmed(text, ids, self._split_byte_runs(text, ids, offsets, start, end))
         inside = [
             index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,13 +117,15 @@ class Program:
     Args:
         anatomy: the model's parts.
         edits: applied in order.
-        rendered: the call's prompts.
+        rendered: the call's prompts, by the numbers that frames name them with.
 
     Raises:
         EditError: a site, a width or a span's length does not fit.
     """
 
-    def __init__(self, anatomy: Anatomy, edits: Sequence[Edit], rendered: Sequence[Rendered]) -> None:
+    def __init__(
+        self, anatomy: Anatomy, edits: Sequence[Edit], rendered: Sequence[Rendered] | Mapping[int, Rendered]
+    ) -> None:
         self.anatomy = anatomy
         self.rendered = rendered
         self._bound = [_Bound(edit, None) for edit in edits]
@@ -145,6 +147,12 @@ class Program:
             check_edit(self.anatomy, edit, len(self.rendered))
             self._bound.append(_Bound(edit, frozenset([prompt])))
         self._seen = None
+
+    def drop(self, prompt: int) -> None:
+        """Forget the edits of one prompt."""
+        kept = [bound for bound in self._bound if bound.prompts != frozenset([prompt])]
+        if len(kept) < len(self._bound):
+            self._bound, self._seen = kept, None
 
     @property
     def sites(self) -> list[Site]:
