@@ -32,6 +32,19 @@ def test_platt_recovers_the_true_log_odds():
     assert curve.intercept == pytest.approx(-2.0, abs=0.08)
 
 
+def test_without_an_intercept_the_slope_alone_is_fitted():
+    """Two unit Gaussians at -g / 2 and g / 2 have log-odds g * s; moved, they have another best line through 0."""
+    scores, labels = scores_of(40_000)
+    curve = fit_platt(scores - 1.0, labels, intercept=False)
+    assert curve.intercept == 0 and curve.slope == pytest.approx(2.0, abs=0.08)
+    slopes = np.linspace(0.1, 3, 2901)
+    sign = np.where(labels, 1.0, -1.0) * scores
+    losses = [np.logaddexp(0, -slope * sign).mean() for slope in slopes]
+    moved = fit_curve(scores, labels, "platt", intercept=False)
+    assert moved.intercept == 0 and moved.slope == pytest.approx(slopes[np.argmin(losses)], abs=0.01)
+    assert set(fit_platt(-scores, labels, intercept=False).probability(scores)) == {0.5}
+
+
 def test_platt_is_at_even_odds_whatever_the_class_sizes():
     scores, labels = scores_of(20_000)
     kept = labels | (np.random.default_rng(1).random(20_000) < 0.1)

@@ -50,7 +50,9 @@ def fit(
         str | None, typer.Option("--prompts", metavar="F", help="Labelled prompts of both kinds in one file.")
     ] = None,
     builtin: Annotated[bool, typer.Option("--builtin", help="Use the built-in prompts.")] = False,
-    rule: Annotated[str, typer.Option("--rule", help="auto, centroid (as published), prototype or linear.")] = "auto",
+    rule: Annotated[
+        str, typer.Option("--rule", help="auto, centroid (as published), prototype, linear, or normed (for export).")
+    ] = "auto",
     false_positive_rate: Annotated[
         float | None,
         typer.Option(

@@ -142,7 +142,7 @@ class Threshold:
         return threshold
 
 
-def fit_platt(scores: Array, labels: Array, weights: Array | None = None) -> Curve:
+def fit_platt(scores: Array, labels: Array, weights: Array | None = None, *, intercept: bool = True) -> Curve:
     """Platt scaling by scikit-learn, with Platt's smoothed targets so that separable scores stay finite.
 
     Both classes weigh the same, so the probability is at even odds. A score that runs the wrong way gives the constant
@@ -152,6 +152,7 @@ def fit_platt(scores: Array, labels: Array, weights: Array | None = None) -> Cur
         scores: (n,) held-out scores.
         labels: (n,) of bool, both classes present.
         weights: (n,) row weights.
+        intercept: False holds the intercept at 0, which leaves the slope alone to fit (temperature scaling).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -159,11 +160,11 @@ def fit_platt(scores: Array, labels: Array, weights: Array | None = None) -> Cur
 
     labels = np.asarray(labels, dtype=bool)
     row_weights = normalised_weights(labels, weights)
-    center, scale = float(np.mean(scores)), float(np.std(scores)) or 1.0
+    center, scale = float(np.mean(scores)) if intercept else 0.0, float(np.std(scores)) or 1.0
     column = ((np.asarray(scores, dtype=np.float64) - center) / scale)[:, None]
     positives, negatives = labels.sum(), (~labels).sum()
     target = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    model = LogisticRegression(C=1e6, max_iter=1000)
+    model = LogisticRegression(C=1e6, max_iter=1000, fit_intercept=intercept)
     model.fit(
         np.concatenate([column, column]),
         np.concatenate([np.ones(len(labels)), np.zeros(len(labels))]),
@@ -172,17 +173,17 @@ def fit_platt(scores: Array, labels: Array, weights: Array | None = None) -> Cur
     slope = float(model.coef_[0, 0])
     if slope <= 0:
         return Curve()
-    return Curve(slope / scale, float(model.intercept_[0]) - slope * center / scale)
+    return Curve(slope / scale, float(np.ravel(model.intercept_)[0]) - slope * center / scale)
 
 
-def fit_curve(scores: Array, labels: Array, method: str) -> Curve:
-    """The probability curve of held-out scores (n,) and labels (n,).
+def fit_curve(scores: Array, labels: Array, method: str, *, intercept: bool = True) -> Curve:
+    """The probability curve of held-out scores (n,) and labels (n,); `intercept` is for `fit_platt`.
 
     Raises:
         GuardError: isotonic asked for with fewer than 200 prompts of a class.
     """
     if method == "platt":
-        return fit_platt(scores, labels)
+        return fit_platt(scores, labels, intercept=intercept)
     from sklearn.isotonic import IsotonicRegression
 
     from undertow.guard.rules.base import normalised_weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,7 @@ def choose(
     weights: Array | None = None,
     rate: float = 0.02,
     seed: int = 0,
+    given: Mapping[str, Any] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Choice:
     """Pick rule, states and settings by held-out figures.
@@ -96,11 +97,12 @@ def choose(
         features: (n, S, d).
         labels: (n,) of bool.
         states: the S state numbers.
-        rule: a rule's name, or "auto" for all registered ones.
+        rule: a rule's name, or "auto" for all registered ones that take part in it.
         groupings: "category" and / or "family" -> a group's name for each row; the family `BARE` is never held out as
             a whole.
         weights: (n,) relative row weights.
         rate: false-positive rate at which recall is tabled.
+        given: settings of the rule that are not chosen, from `Rule.settings_for`.
 
     Raises:
         GuardError: an unknown rule, or too few rows of a class to hold any out.
@@ -111,6 +113,9 @@ def choose(
     labels = np.asarray(labels, dtype=bool)
     rows = _selection_rows(labels, seed)
     labels, features = labels[rows], features[rows] if len(rows) < len(features) else features
+    given = dict(given or {})
+    if rule != "auto":
+        features = rule_named(rule).view(features, **given)
     row_weights = normalised_weights(labels, None if weights is None else weights[rows])
     groups = {key: np.asarray(values, dtype=object)[rows] for key, values in (groupings or {}).items()}
     schemes = _schemes(labels, groups, seed)
@@ -127,6 +132,7 @@ def choose(
     slack = max(_TIE * best.loss, _LEAST_TIE) if best.loss < _NEAR_CHANCE else 0.0
     tied = [candidate for candidate in table if candidate.loss <= best.loss + slack]
     chosen = min(tied, key=lambda candidate: (max(candidate.states), len(candidate.states), candidate.loss))
+    chosen = replace(chosen, settings={**given, **chosen.settings})
     return Choice(
         chosen, _reason(chosen, table, tuple(schemes), rate, rule), tuple(sorted(table, key=lambda line: line.loss))
     )
@@ -140,7 +146,8 @@ def _try_states(
     seed: int,
     advance: Callable[[int], None],
 ) -> list[Candidate]:
-    indices = _spread(len(states), _SELECTION_STATES)
+    least = max(rule_named(name).least_state for name in names)
+    indices = [index for index in _spread(len(states), _SELECTION_STATES) if states[index] >= least]
     screening = "prototype" if "prototype" in names else names[0]
     reduced: dict[int, Array] = {}
     screened: dict[int, Candidate] = {}
@@ -162,7 +169,7 @@ def _try_states(
                 table.extend(
                     judge.reduced(rule, reduced, [index], states, settings, features.shape[2]) for index in refined
                 )
-            if len(refined) > 1:
+            if len(refined) > 1 and not rule.single_state:
                 table.append(judge.reduced(rule, reduced, sorted(refined), states, settings, features.shape[2]))
     return table
 

@@ -35,10 +35,16 @@ class AffineRule(Rule):
         self.weight = np.asarray(weight, dtype=np.float32)
         self.bias = np.asarray(bias, dtype=np.float32)
         self._chosen = dict(chosen or {})
+        # Prompts that are being served are scored one at a time, where converting would cost more than the product.
+        self._wide = tuple(array.astype(np.float64) for array in (self.center, self.weight, self.bias))
+
+    @property
+    def width(self) -> int:
+        return int(self.center.shape[1])
 
     def score_block(self, features: Array) -> Array:
-        products = np.einsum("nsd,sd->ns", features - self.center, self.weight.astype(np.float64))
-        return np.asarray((products + self.bias).mean(axis=1))
+        center, weight, bias = self._wide
+        return np.asarray((np.einsum("nsd,sd->ns", features - center, weight) + bias).mean(axis=1))
 
     def tensors(self) -> dict[str, Array]:
         return {"center": self.center, "weight": self.weight, "bias": self.bias}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from undertow.errors import GuardError
+
+if TYPE_CHECKING:
+    from undertow.model import ChatModel
 
 Array = npt.NDArray[Any]
 RuleClass = TypeVar("RuleClass", bound="type[Rule]")
@@ -30,14 +33,32 @@ class Rule(ABC):
         reads_every_state: true for rules defined over all states of the model (`centroid`); such a rule is not tried
             state by state.
         grid: the settings that `auto` tries by cross-validation, each a keyword set for `fit`.
+        in_auto: whether `auto` and the studies try the rule.
+        single_state: true for rules that read one state and no average over several.
+        least_state: the shallowest state that it may be fitted on.
+        has_intercept: false for rules whose score 0 stands for even odds; their probability curve has no intercept.
     """
 
     name: ClassVar[str]
     reads_every_state: ClassVar[bool] = False
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    in_auto: ClassVar[bool] = True
+    single_state: ClassVar[bool] = False
+    least_state: ClassVar[int] = 0
+    has_intercept: ClassVar[bool] = True
 
     def __init__(self, states: Sequence[int]) -> None:
         self.states: tuple[int, ...] = tuple(int(state) for state in states)
+
+    @classmethod
+    def settings_for(cls, model: ChatModel) -> dict[str, Any]:
+        """Settings of `fit` that are read off the model; none for most rules."""
+        return {}
+
+    @classmethod
+    def view(cls, features: Array, **settings: Any) -> Array:
+        """What the rule makes of states (n, S, d) before anything else, under `settings_for` a model."""
+        return features
 
     @classmethod
     @abstractmethod
@@ -124,8 +145,8 @@ def register_rule(rule: RuleClass) -> RuleClass:
 
 
 def rule_names() -> tuple[str, ...]:
-    """The names of all registered rules, in the order of registration."""
-    return tuple(_REGISTRY)
+    """The names of the registered rules that `auto` tries, in the order of registration."""
+    return tuple(name for name, rule in _REGISTRY.items() if rule.in_auto)
 
 
 def rule_named(name: str) -> type[Rule]:
