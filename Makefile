@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-own bench-peers pictures coverage coverage-check clean
+.PHONY: demo test lint bench bench-own bench-peers pictures inspector-pictures coverage coverage-check clean
 
 demo: .venv/ready
 	$(BIN)/undertow demo -o demo --overwrite
@@ -47,6 +47,9 @@ pictures: demo
 	$(BIN)/python docs/pictures.py demo/report.html demo/pictures
 	cp demo/pictures/belief-map-1280-light.png demo/pictures/belief-map-1280-dark.png docs/images
 	$(BIN)/python docs/readme.py demo/findings.json README.md
+
+inspector-pictures: .venv/ready
+	$(BIN)/python docs/inspector_pictures.py docs/images
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

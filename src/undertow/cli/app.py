@@ -31,6 +31,8 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("undertow.cli.check", "What of a model is covered, proven by arithmetic."),
     "fit": Entry("undertow.cli.fit", "Fit and calibrate a Latent Guard on a chat model."),
     "scan": Entry("undertow.cli.scan", "Score a corpus of prompts with a guard; resumable."),
+    "serve": Entry("undertow.cli.serve", "Guarded chat and moderations over HTTP, and an inspector page."),
+    "export": Entry("undertow.cli.export", "Turn a guard into a classifier for vLLM, or a control vector."),
     "steer": Entry("undertow.cli.steer", "One prompt, one direction, replies side by side."),
     "compare": Entry("undertow.cli.compare", "What finetuning did to the beliefs; gates a release."),
     "study": Entry("undertow.cli.study", "Run a published study on a model: beliefs, routing."),

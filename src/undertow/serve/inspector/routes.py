@@ -1,0 +1,156 @@
+"""The inspector's addresses: the page, its files, and what the page asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from importlib import resources
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from undertow.guard import LatentGuard
+from undertow.model.positions import Renderer
+from undertow.prompts import Prompt
+from undertow.serve.engine import Engine
+from undertow.serve.failures import Failure, answer, failure_of
+from undertow.serve.inspector.about import describe
+from undertow.serve.inspector.asked import ReadRequest, ReplyRequest
+from undertow.serve.inspector.gate import choices
+from undertow.serve.inspector.reading import MOST_TOKENS, read_prompt
+from undertow.serve.inspector.replying import Replies, Wire
+from undertow.serve.inspector.words import in_words
+from undertow.serve.jobs import ChatJob, Full, Judgement, Policy
+from undertow.serve.policies import NotAllowed, NotPossible, chosen_policy
+from undertow.serve.settings import ServeSettings
+from undertow.serve.stream import EventStream, event
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""Nothing inline, nothing from elsewhere."""
+
+Note = Callable[[Request, str, Prompt, Judgement, Policy], None]
+
+_READING_AT_ONCE = 8
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+_NOT_KEPT = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+def inspector_router(
+    engine: Engine, guard: LatentGuard, settings: ServeSettings, note: Note | None = None
+) -> APIRouter:
+    """The inspector page and what it asks.
+
+    The page and its files are the same for everybody and need no key; `/inspector/about`, `/inspector/read` and
+    `/inspector/reply` must stand behind the server's key, and errors are left to the app (`failures.install`).
+
+    Args:
+        engine: serves the guard.
+        guard: the same guard.
+        settings: policy and limits.
+        note: called with request, route, prompt, judgement and policy for every verdict, to count it and write it
+            down.
+    """
+    router = APIRouter(include_in_schema=False)
+    replies = Replies(engine, guard, choices(settings.policy, guard))
+    # The engine renders on another thread, and a renderer's cache is not made for two.
+    renderer = Renderer(guard.model.tokenizer, context=guard.model.context, thinking=guard.model.thinking)
+    reading = _Turnstile(_READING_AT_ONCE)
+    about = describe(guard, settings)
+    files = {file.name: file for file in resources.files(__package__).joinpath("page").iterdir() if file.is_file()}
+
+    def file(name: str) -> Response:
+        kind = _TYPES.get(name.rpartition(".")[2])
+        if name not in files or kind is None:
+            raise Failure(404, "There is no such file of the inspector.", "not_found")
+        return Response(files[name].read_bytes(), media_type=f"{kind}; charset=utf-8", headers=_HEADERS)
+
+    def noter(request: Request, route: str, prompt: Prompt, policy: Policy) -> Callable[[Judgement], None]:
+        return lambda judgement: None if note is None else note(request, route, prompt, judgement, policy)
+
+    @router.get("/")
+    def page() -> Response:
+        return file("index.html")
+
+    @router.get("/inspector/about")
+    def tell() -> Response:
+        return answer(about, headers=_NOT_KEPT)
+
+    @router.get("/inspector/{name}")
+    def asset(name: str) -> Response:
+        return file(name)
+
+    @router.post("/inspector/read")
+    async def read(body: ReadRequest, request: Request) -> Response:
+        policy, prompt = _policy(settings, guard, body), body.prompt()
+        most = min(MOST_TOKENS, engine.most_tokens)
+        async with reading:
+            found = await engine.call(lambda: read_prompt(guard, renderer, prompt, policy, most))
+        noter(request, "/inspector/read", prompt, policy)(found.judgement)
+        wire = found.to_wire(guard.threshold) | {"words": in_words(found.judgement, guard)}
+        return answer(wire, headers=_NOT_KEPT)
+
+    @router.post("/inspector/reply")
+    async def reply(body: ReplyRequest, request: Request) -> Response:
+        policy, prompt = _policy(settings, guard, body), body.prompt()
+        job = ChatJob(
+            prompt,
+            policy,
+            max_new_tokens=min(body.max_tokens, settings.limits.reply_tokens),
+            temperature=body.temperature,
+            seed=body.seed,
+            refusal_text=settings.policy.refusal_text,
+            watch=True,
+        )
+        heard = noter(request, "/inspector/reply", prompt, policy)
+        events = replies.plain(job, heard) if body.steering is None else replies.steered(job, body.steering, heard)
+        # The first event is awaited here, so that a full queue or a bad conversation becomes a status, not a stream.
+        try:
+            first = await anext(events)
+        except BaseException:
+            await events.aclose()
+            raise
+        return EventStream(_lines(first, events), _NOT_KEPT, events.aclose)
+
+    return router
+
+
+def _policy(settings: ServeSettings, guard: LatentGuard, body: ReadRequest) -> Policy:
+    try:
+        return chosen_policy(settings.policy, guard, body.on_harmful, body.on_over_refusal)
+    except NotAllowed as error:
+        raise Failure(403, str(error), "policy_not_allowed", error.param, kind="permission_error") from None
+    except NotPossible as error:
+        raise Failure(400, str(error), "policy_not_possible", error.param) from None
+
+
+async def _lines(first: Wire, events: AsyncGenerator[Wire, None]) -> AsyncGenerator[bytes, None]:
+    yield event(first)
+    try:
+        async for one in events:
+            yield event(one)
+    except Exception as error:
+        # The response has begun, so the page learns of it in the stream.
+        yield event({"type": "ended", "reason": "error", "tokens": 0, "message": failure_of(error).message})
+
+
+class _Turnstile:
+    """Lets so many in at once and turns the others away."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+
+    async def __aenter__(self) -> None:
+        if self._free == 0:
+            raise Full(1)
+        self._free -= 1
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._free += 1

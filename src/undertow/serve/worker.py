@@ -1,0 +1,396 @@
+"""The engine's thread: the only one that runs the model. Guard-only batches, prefills and decoding steps take turns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from undertow.errors import NotFiniteError
+from undertow.serve.jobs import Action, Belief, Ended, Judged, Judgement, Piece, Reason
+from undertow.serve.pace import Pace
+from undertow.serve.replies import Call, Item, Reply, alike
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from undertow.guard import LatentGuard, Verdict
+    from undertow.model import ChatModel
+    from undertow.model.generate import Decision, PrefillBatch
+    from undertow.model.positions import Rendered
+
+
+_ALONE = 0.25
+_BESIDE_REPLIES = 0.03
+_PREFILL_BESIDE_REPLIES = 0.1
+
+
+@dataclass
+class Queues:
+    """What waits for the thread; touched only while `condition` is held."""
+
+    condition: threading.Condition = field(default_factory=threading.Condition)
+    replies: deque[Reply] = field(default_factory=deque)
+    items: deque[Item] = field(default_factory=deque)
+    calls: deque[Call] = field(default_factory=deque)
+    stopping: bool = False
+
+
+class Worker:
+    """Runs one guarded model.
+
+    Args:
+        guard: the guard; its model generates.
+        rows: most replies generated at once.
+        batch_tokens: most tokens of one prefill or guard-only batch.
+        guarded: False judges nothing.
+        flush: called on this thread after every step, so that events leave together.
+    """
+
+    def __init__(
+        self, guard: LatentGuard, rows: int, batch_tokens: int, guarded: bool, flush: Callable[[], None]
+    ) -> None:
+        from undertow.model.rolling import RollingBatch
+
+        self.guard, self.chat = guard, guard.model
+        self.rows, self.batch_tokens, self.guarded, self.flush = rows, batch_tokens, guarded, flush
+        self.queues = Queues()
+        self.totals: Counter[str] = Counter()
+        self._rolling = RollingBatch(self.chat)
+        self._running: dict[int, Reply] = {}
+        self._tokens: dict[int, int] = {}
+        self._judging, self._prefilling = Pace(), Pace()
+        self._step_seconds = 0.0
+        # A pass costs as much as so many tokens: measured for small models on a processor, guessed for accelerators.
+        self._overhead = 64 if self.chat.device.type == "cpu" else 2048
+        self._keys = 0
+
+    @property
+    def running(self) -> int:
+        """Replies that are being generated."""
+        return len(self._running)
+
+    def run(self) -> None:
+        """Work until told to stop; no failure of a step ends the thread."""
+        queues = self.queues
+        while True:
+            with queues.condition:
+                while not (queues.replies or queues.items or queues.calls or self._running or queues.stopping):
+                    queues.condition.wait()
+                if queues.stopping:
+                    break
+            for step in (self._call, self._judge, self._prefill, self._choose, self._advance):
+                try:
+                    step()
+                except Exception as error:
+                    self._fail_running(f"The model failed ({type(error).__name__}).")
+                self.flush()
+        self._fail_running("The server is shutting down.")
+        with queues.condition:
+            waiting = list(queues.replies)
+            queues.replies.clear()
+        for reply in waiting:
+            reply.send(Ended("error", 0, "The server is shutting down."))
+        self.flush()
+
+    # Guard-only prompts
+
+    def _judge(self) -> None:
+        taken: list[Item] = []
+        now = time.monotonic()
+        with self.queues.condition:
+            tokens = 0
+            # Beside replies, judging gets about as much of the time as they do.
+            busy = bool(self._running or self.queues.replies)
+            seconds = max(_BESIDE_REPLIES, self._step_seconds) if busy else _ALONE
+            most = min(self.batch_tokens, self._judging.tokens_within(seconds))
+            while self.queues.items:
+                item = self.queues.items[0]
+                if item.judging.cancelled or item.judging.deadline < now:
+                    self.queues.items.popleft()
+                    continue
+                if taken and tokens + len(item.rendered) > most:
+                    break
+                tokens += len(item.rendered)
+                taken.append(self.queues.items.popleft())
+        begun = time.perf_counter()
+        for batch in alike([len(item.rendered) for item in taken], self.batch_tokens, self._overhead):
+            self._judge_batch([taken[index] for index in batch])
+        if taken:
+            self._judging.note(tokens, time.perf_counter() - begun)
+
+    def _judge_batch(self, items: Sequence[Item]) -> None:
+        found: list[tuple[Verdict | None, Reason | None]]
+        if not self.guarded:
+            found = [(None, None)] * len(items)
+        else:
+            try:
+                found = self._verdicts(_states(self.chat, self.guard, [item.rendered for item in items]))
+                self._count("judging", len(items), sum(len(item.rendered) for item in items))
+            except Exception:
+                if len(items) > 1:
+                    for item in items:
+                        self._judge_batch([item])
+                    return
+                found = [(None, "error")]
+        for item, (verdict, reason) in zip(items, found, strict=True):
+            action: Action = "none"
+            if reason is not None and item.judging.on_unjudged == "refuse":
+                action = "refused"
+            elif verdict is not None and verdict.flagged:
+                action = "flagged"
+            item.judging.settle(item.index, Judgement(verdict, action, reason, len(item.rendered)))
+
+    def _verdicts(self, states: dict[str, Any]) -> list[tuple[Verdict | None, Reason | None]]:
+        """A verdict a row, or the reason why there is none."""
+        harmfulness, refusal = self.guard.beliefs(states)
+        finite = np.isfinite(harmfulness) if refusal is None else np.isfinite(harmfulness) & np.isfinite(refusal)
+        if finite.all():
+            made = self.guard.verdicts(harmfulness, refusal, [None] * len(harmfulness))
+            return [(verdict, None) for verdict in made]
+        found: list[tuple[Verdict | None, Reason | None]] = []
+        for row, good in enumerate(finite.tolist()):
+            if not good:
+                found.append((None, "not_finite"))
+                continue
+            part = slice(row, row + 1)
+            beliefs = None if refusal is None else refusal[part]
+            found.append((self.guard.verdicts(harmfulness[part], beliefs, [None])[0], None))
+        return found
+
+    # Replies
+
+    def _prefill(self) -> None:
+        batch: list[Reply] = []
+        expired: list[Reply] = []
+        now = time.monotonic()
+        even = not self.chat.decoding_for(1).left_padding
+        seconds = _PREFILL_BESIDE_REPLIES if self._running else _ALONE
+        most = min(self.batch_tokens, self._prefilling.tokens_within(seconds))
+        with self.queues.condition:
+            while self.queues.replies and len(self._running) + len(batch) < self.rows:
+                reply = self.queues.replies[0]
+                if reply.cancelled or reply.deadline < now:
+                    expired.append(self.queues.replies.popleft())
+                    continue
+                if batch:
+                    longest = max(len(other.rendered) for other in [*batch, reply])
+                    if longest * (len(batch) + 1) > most or reply.guarded != batch[0].guarded:
+                        break
+                    if even and len(reply.rendered) != len(batch[0].rendered):
+                        break
+                reply.started = True
+                batch.append(self.queues.replies.popleft())
+        for reply in expired:
+            reply.send(Ended("time", 0))
+        if batch:
+            begun = time.perf_counter()
+            self._start(batch, look=self.guarded and batch[0].guarded)
+            self._prefilling.note(sum(len(reply.rendered) for reply in batch), time.perf_counter() - begun)
+
+    def _start(self, batch: list[Reply], *, look: bool) -> None:
+        """Prefill replies together; one by one where that fails, so that none suffers for another."""
+        try:
+            self._prefill_batch(batch, look=look)
+        except Exception as error:
+            if len(batch) > 1:
+                for reply in batch:
+                    if not reply.ended and reply.key < 0:
+                        self._start([reply], look=look)
+                return
+            self._refuse_or_answer(batch[0], error, look=look)
+
+    def _refuse_or_answer(self, reply: Reply, error: Exception, *, look: bool) -> None:
+        reason: Reason = "not_finite" if isinstance(error, NotFiniteError) else "error"
+        if not look:
+            reply.send(Judged(Judgement(None, "none", reason, len(reply.rendered))))
+            reply.send(Ended("error", 0, f"The model failed ({type(error).__name__})."))
+        elif reply.job.policy.on_unjudged == "refuse":
+            refuse(reply, Judgement(None, "refused", reason, len(reply.rendered)))
+        else:
+            reply.guarded = False
+            self._start([reply], look=False)
+
+    def _prefill_batch(self, batch: list[Reply], *, look: bool) -> None:
+        from undertow.guard.generation import decide
+        from undertow.model.generate import Generator, Sampling, Steer, Stop
+        from undertow.model.program import Program
+        from undertow.model.rolling import Joining
+
+        judgements: dict[int, Judgement] = {}
+
+        def judge(seen: PrefillBatch) -> list[Decision]:
+            decisions: list[Decision] = []
+            found = self._verdicts({position: seen.at(position) for position in self.guard.positions})
+            for index, (verdict, reason) in zip(seen.indices, found, strict=True):
+                if verdict is None:
+                    raise NotFiniteError(f"The guard cannot judge ({reason}).")
+                policy = batch[index].job.policy
+                action = decide(verdict, policy.on_harmful, policy.on_over_refusal)
+                judgements[index] = Judgement(verdict, action, None, len(batch[index].rendered))
+                if action == "refused":
+                    decisions.append(Stop(""))
+                elif action in ("steered", "released") and self.guard.steering is not None:
+                    decisions.append(Steer(self.guard.steering.edits("refusal" if action == "steered" else "answer")))
+                else:
+                    decisions.append(None)
+            return decisions
+
+        rendered = [reply.rendered for reply in batch]
+        program = Program(self.chat.anatomy, (), rendered)
+        for index, reply in enumerate(batch):
+            program.add(reply.job.edits, index)
+        longest = max(reply.limit for reply in batch)
+        generator = Generator(
+            self.chat,
+            rendered,
+            Sampling(max(1, longest)),
+            program,
+            on_prefill=judge if look else None,
+            prefill_states=self.guard.states if look else (),
+            prefill_positions=self.guard.positions if look else (),
+        )
+        _, groups = generator.begin(list(range(len(batch))))
+        self._count("prefill", len(batch), sum(len(item) for item in rendered))
+        for index, reply in enumerate(batch):
+            judgement = judgements.get(index, Judgement(None, "none", None, len(reply.rendered)))
+            if judgement.action == "refused":
+                refuse(reply, judgement)
+            else:
+                reply.send(Judged(judgement))
+        for rows in groups:
+            members = [batch[index] for index in rows.prompts]
+            keys = list(range(self._keys, self._keys + len(members)))
+            self._keys += len(members)
+            joining = [Joining(reply.rendered, reply.chooser(), reply.job.edits) for reply in members]
+            self._rolling.join(rows, keys, joining, longest=max(len(reply.rendered) + reply.limit for reply in members))
+            for key, reply in zip(keys, members, strict=True):
+                reply.key = key
+                self._running[key] = reply
+
+    def _choose(self) -> None:
+        """Take the next token of every reply, send its text, and let go of those that end."""
+        if not self._running:
+            return
+        now = time.monotonic()
+        self._tokens = self._rolling.choose()
+        leaving = []
+        for key, token in self._tokens.items():
+            reply = self._running[key]
+            if reply.cancelled or reply.deadline < now:
+                reply.send(Ended("time", reply.tokens))
+            elif token in self.chat.stop_ids:
+                self._end(reply, "stop")
+            else:
+                reply.tokens += 1
+                self.totals["reply_tokens"] += 1
+                piece = reply.text.feed(token)
+                if piece:
+                    reply.send(Piece(piece))
+                if reply.text.stopped:
+                    reply.send(Ended("stop", reply.tokens))
+                elif reply.tokens >= reply.limit:
+                    self._end(reply, "length")
+            if reply.ended:
+                leaving.append(key)
+        self._leave(leaving)
+
+    def _end(self, reply: Reply, reason: Any) -> None:
+        rest = reply.text.finish()
+        if rest:
+            reply.send(Piece(rest))
+        reply.send(Ended("stop" if reply.text.stopped else reason, reply.tokens))
+
+    def _advance(self) -> None:
+        if not self._running:
+            return
+        watching = any(self._running[key].job.watch for key in self._rolling.keys)
+        states = self._watched_states() if watching else ()
+        chosen = {key: self._tokens[key] for key in self._rolling.keys if key in self._tokens}
+        begun = time.perf_counter()
+        broken, seen = self._rolling.advance(chosen, states)
+        self._step_seconds = time.perf_counter() - begun
+        self._count("step", len(chosen), 0)
+        for key in broken:
+            reply = self._running[key]
+            reply.send(Ended("error", reply.tokens, "The model's logits are no longer numbers."))
+        for key, values in seen.items():
+            reply = self._running[key]
+            if reply.job.watch and key not in broken:
+                reply.send(self._belief(reply, self._tokens[key], values, states))
+        self._leave(broken)
+
+    def _watched_states(self) -> tuple[int, ...]:
+        beliefs = [self.guard.harmfulness, self.guard.refusal]
+        return tuple(sorted({belief.rule.states[-1] for belief in beliefs if belief is not None}))
+
+    def _belief(self, reply: Reply, token: int, values: Tensor, states: Sequence[int]) -> Belief:
+        found: dict[str, float | None] = {"harmfulness": None, "refusal": None}
+        directions = self.guard.directions
+        for belief in (self.guard.harmfulness, self.guard.refusal):
+            if belief is not None and directions is not None and belief.name in directions.names:
+                state = belief.rule.states[-1]
+                row = values[list(states).index(state)].float().numpy()[None]
+                reading = float(directions.read(belief.name, row, [state])[0])
+                found[belief.name] = reading if np.isfinite(reading) else None
+        text = self.chat.tokenizer.decode([token])
+        return Belief(reply.tokens - 1, str(text), found["harmfulness"], found["refusal"])
+
+    def _leave(self, keys: Sequence[int]) -> None:
+        self._rolling.leave(keys)
+        for key in keys:
+            self._running.pop(key, None)
+
+    def _fail_running(self, message: str) -> None:
+        """After a failure in mid-step the batch's caches cannot be trusted: all its replies end."""
+        self._rolling.clear()
+        for reply in self._running.values():
+            reply.send(Ended("error", reply.tokens, message))
+        self._running.clear()
+
+    def _call(self) -> None:
+        with self.queues.condition:
+            call = self.queues.calls.popleft() if self.queues.calls else None
+        if call is None:
+            return
+        try:
+            result = call.function()
+        except BaseException as error:
+            call.finish(None, error)
+        else:
+            call.finish(result, None)
+
+    def _count(self, kind: str, rows: int, tokens: int) -> None:
+        self.totals[f"{kind}_batches"] += 1
+        self.totals[f"{kind}_rows"] += rows
+        self.totals["prompt_tokens"] += tokens
+
+
+def refuse(reply: Reply, judgement: Judgement) -> None:
+    """Send the guard's own words in the model's place."""
+    reply.send(Judged(judgement))
+    if reply.job.refusal_text:
+        reply.send(Piece(reply.job.refusal_text))
+    reply.send(Ended("content_filter", 0))
+
+
+def _states(chat: ChatModel, guard: LatentGuard, rendered: Sequence[Rendered]) -> dict[str, Tensor]:
+    """position -> (n, states, d): the guard's states, with nothing run that lies deeper."""
+    import torch
+
+    from undertow.model.capture import Gatherer, StopForward, position_columns
+    from undertow.model.hooks import attached
+
+    gatherer = Gatherer(chat.anatomy, guard.states)
+    gatherer.aim(torch.tensor([position_columns(item, guard.positions) for item in rendered]))
+    ids, mask = chat.forward.pad_right([item.ids for item in rendered])
+    with attached(chat.anatomy, gatherer.visits()), suppress(StopForward):
+        chat.forward(ids, mask)
+    values = gatherer.raw_state_values()
+    return {position: values[:, :, index] for index, position in enumerate(guard.positions)}
