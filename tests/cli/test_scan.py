@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Ground, Run
+from tests.engines.standin import standing_in
 from undertow import load
 from undertow.guard import LatentGuard
 from undertow.prompts import PromptSet
@@ -89,3 +90,52 @@ def test_the_model_can_be_named(ground: Ground, run: Run, tmp_path: Path) -> Non
         "--device", "cpu", "--dtype", "float32",
     )  # fmt: skip
     assert outcome.code == 0 and outcome.json["warnings"] == []
+
+
+def test_a_server_is_asked(ground: Ground, run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = ("scan", "-", ground.both, "-o", output, "--limit", 50, "--engine", "openai", "--base-url")
+    with standing_in() as server:
+        server.key = "secret"
+        refused = run(*arguments, server.url)
+        assert refused.code == 2 and "refuses the key" in refused.err and not output.exists()
+        outcome = run(*arguments, server.url, "--api-key", "secret", "--json")
+        assert outcome.code == 0, outcome.err
+        table = run(*arguments, server.url, "--api-key", "secret")
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["harmfulness"] for row in rows] == [len(prompt.text) for prompt in PromptSet.read(ground.both)[:50]]
+    assert outcome.json["guard"] == f"server:{'f' * 64}" and outcome.json["rows"] == 50
+    assert "50 of these rows were there already" in table.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--engine", "spark"), "'spark' is not one of"),
+        (("--workers", 2), "--workers is for --engine ray"),
+        (("--ray-address", "auto", "--engine", "openai"), "--ray-address is for --engine ray"),
+        (("--base-url", "http://127.0.0.1:1"), "--base-url is for --engine openai"),
+        (("--api-key", "x", "--engine", "ray"), "--api-key is for --engine openai"),
+        (("--engine", "openai"), "add --base-url"),
+        (("--engine", "openai", "--base-url", "http://127.0.0.1:1"), "write - in its place"),
+        (("--engine", "openai", "--base-url", "http://127.0.0.1:1", "--force"), "--force says how a model is loaded"),
+        (("--engine", "vllm", "--trust-remote-code"), "--trust-remote-code says how a model is loaded"),
+    ],
+)
+def test_flags_that_an_engine_has_no_use_for_are_refused(
+    ground: Ground, run: Run, tmp_path: Path, flags: tuple, words: str
+) -> None:
+    outcome = run("scan", ground.guard, ground.both, "-o", tmp_path / "out.jsonl", *flags)
+    assert outcome.code == 2 and words in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_guard_of_the_server_needs_a_server(ground: Ground, run: Run, tmp_path: Path) -> None:
+    outcome = run("scan", "-", ground.both, "-o", tmp_path / "out.jsonl")
+    assert outcome.code == 2 and "--engine openai" in outcome.err
+
+
+def test_vllm_reads_exports_only(ground: Ground, run: Run, tmp_path: Path) -> None:
+    outcome = run("scan", ground.guard, ground.both, "-o", tmp_path / "out.jsonl", "--engine", "vllm")
+    assert outcome.code == 2 and len(outcome.err.strip().splitlines()) == 1

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from tests.guard.taught import many
 from undertow.errors import GuardError, PromptFileError
 from undertow.guard import LatentGuard
-from undertow.guard.scan import scan
+from undertow.guard.rows import score_row
+from undertow.guard.scan import LocalScorer, scan
 from undertow.prompts import Prompt
 
 ROOT = Path(__file__).parents[2]
@@ -237,3 +240,72 @@ def test_twenty_kills_lose_and_repeat_no_row(guard, chat, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("20 kills")
     assert source.exists()
+
+
+class Lengths:
+    """A scorer of another engine: the score is the text's length, and every chunk takes the time that it is told."""
+
+    fingerprint, model_fingerprint, chunk_rows, has_refusal = "lengths", "none", 7, False
+
+    def __init__(self, chunks_in_flight: int = 1, broken_at: int | None = None) -> None:
+        self.chunks_in_flight, self.broken_at = chunks_in_flight, broken_at
+        self.sizes: list[int] = []
+        self.lock, self.open, self.most = threading.Lock(), 0, 0
+
+    def score_chunk(self, prompts, first_row, include_prompts=False):
+        with self.lock:
+            self.open += 1
+            self.most = max(self.most, self.open)
+            self.sizes.append(len(prompts))
+        time.sleep(0.03 if first_row % 2 else 0.005)
+        with self.lock:
+            self.open -= 1
+        if self.broken_at is not None and first_row >= self.broken_at:
+            raise GuardError("The engine broke.")
+        scores = {"harmful": 0.5, "refusal": None, "flagged": False, "quadrant": "harmless"}
+        return [
+            score_row(first_row + index, prompt, include_prompts, scores | {"harmfulness": float(len(prompt.text))})
+            for index, prompt in enumerate(prompts)
+        ]
+
+
+@pytest.mark.parametrize("flying", [1, 4])
+def test_another_scorer_takes_the_guards_place(source, tmp_path, flying):
+    scorer = Lengths(flying)
+    result = scan(scorer, source, tmp_path / "out.jsonl", batch_size=10, include_prompts=True, progress=False)
+    rows = rows_of(tmp_path / "out.jsonl")
+    assert [row["harmfulness"] for row in rows] == [len(row["prompt"]) for row in rows_of(source)]
+    assert [row["row"] for row in rows] == list(range(150)) and result.quadrants == {"harmless": 150}
+    assert list(rows[0]) == [
+        "row", "id", "harmful", "harmfulness", "refusal", "flagged", "quadrant", "error", "prompt",
+    ]  # fmt: skip
+    assert sorted(scorer.sizes) == [3, *[7] * 21]
+    assert scorer.most == 1 if flying == 1 else 1 < scorer.most <= flying
+    note = json.loads((tmp_path / "out.jsonl.scan.json").read_text())
+    assert (note["guard"], note["model"], note["chunk_rows"]) == ("lengths", "none", 7)
+
+
+@pytest.mark.parametrize("flying", [1, 4])
+def test_a_scorer_that_breaks_leaves_the_rows_before_and_is_resumed(source, tmp_path, flying):
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(GuardError, match="engine broke"):
+        scan(Lengths(flying, broken_at=70), source, output, progress=False)
+    assert len(rows_of(output)) == 70
+    assert scan(Lengths(flying), source, output, progress=False).resumed == 70
+    scan(Lengths(), source, tmp_path / "whole.jsonl", progress=False)
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_bad_line_keeps_all_whole_chunks_that_were_in_flight(source, tmp_path):
+    lines = prompt_file(source, 400).read_text().splitlines()
+    source.write_text("\n".join([*lines[:350], "{broken"]))
+    with pytest.raises(PromptFileError, match="line 351"):
+        scan(Lengths(4), source, tmp_path / "out.jsonl", progress=False)
+    assert len(rows_of(tmp_path / "out.jsonl")) == 350
+
+
+def test_guard_and_scorer_of_the_guard_write_the_same(guard, source, tmp_path):
+    scan(guard, source, tmp_path / "a.jsonl", progress=False)
+    scan(LocalScorer(guard), source, tmp_path / "b.jsonl", progress=False)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert (tmp_path / "a.jsonl.scan.json").read_bytes() == (tmp_path / "b.jsonl.scan.json").read_bytes()

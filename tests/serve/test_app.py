@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import httpx
@@ -216,3 +217,14 @@ def test_the_inspector_is_served_where_wanted(keyed, guard):
 def test_the_engine_gets_every_limit():
     limits = LimitSettings(rows=3, batch_tokens=5, waiting=7, judging=11, prompt_tokens=13, seconds=17.0)
     assert engine_limits(limits) == EngineLimits(3, 5, 7, 11, 13, 17.0)
+
+
+def test_the_engine_gets_the_interpreter_back_quickly_while_the_server_runs(guard: LatentGuard) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.004)
+    try:
+        with serving(guard):
+            assert sys.getswitchinterval() < 0.001
+        assert sys.getswitchinterval() == pytest.approx(0.004)
+    finally:
+        sys.setswitchinterval(before)

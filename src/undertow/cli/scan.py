@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -22,17 +26,50 @@ from undertow.cli.options import (
     reading_options,
 )
 from undertow.cli.output import literal, print_json, share, show
+from undertow.errors import UndertowError
 
 if TYPE_CHECKING:
-    from undertow.guard import LatentGuard, ScanResult
+    from undertow.guard import ScanResult
 
 app = typer.Typer(add_completion=False)
+
+_OF_THE_SERVER = "-"
+
+
+class Engine(StrEnum):
+    """What scores the prompts."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    VLLM = "vllm"
+    OPENAI = "openai"
+
+
+class Scored(NamedTuple):
+    """A scan that is done, and what the engine says of the guard.
+
+    Attributes:
+        result: what was written.
+        guard: the guard's fingerprint.
+        has_refusal: whether the guard has a belief of refusal.
+        warnings: what limits its verdicts.
+    """
+
+    result: ScanResult
+    guard: str
+    has_refusal: bool
+    warnings: list[str]
 
 
 @app.command()
 def scan(
     guard: Annotated[
-        str, typer.Argument(metavar="GUARD", help="Folder of a guard, or its Hub id.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="GUARD",
+            help="Folder of a guard, or its Hub id; an export for vllm, - for openai.",
+            show_default=False,
+        ),
     ],
     prompts: Annotated[
         str, typer.Argument(metavar="PROMPTS", help="A file of prompts, or a Hub dataset.", show_default=False)
@@ -40,6 +77,19 @@ def scan(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="OUT", help="A .jsonl or .parquet file.", show_default=False)
     ],
+    engine: Annotated[Engine, typer.Option("--engine", help="What scores the prompts.")] = Engine.LOCAL,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Guards that Ray loads; by default one a GPU, or a core.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="A Ray cluster; by default one on this machine is started.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Address of a server that `undertow serve` runs.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", help="Key of that server; by default OPENAI_API_KEY.", show_default=False)
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model to read; by default the guard's own.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows written at a time.")] = 64,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most prompts to score.")] = None,
@@ -58,36 +108,135 @@ def scan(
 ) -> None:
     """Score every prompt of a corpus and write a row for each.
 
-    Interrupted, run it again as it was and it goes on where it stopped. The output does not depend on --batch-size.
+    Interrupted, run it again as it was and it goes on where it stopped. The output does not depend on --batch-size,
+    nor on --workers.
     """
+    loading: dict[str, Any] = {
+        "model": model,
+        "thinking": thinking,
+        "force": force,
+        "revision": revision,
+        "device": device,
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+    }
+    _check_flags(engine, guard, workers, ray_address, base_url, api_key, loading)
     reading = reading_options(prompt_column, label_column, category_column)
     read_through(prompts, limit, reading)
-    opened = open_guard(
-        guard,
-        model,
-        thinking=thinking,
-        force=force,
-        revision=revision,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-    )
-    from undertow.guard.scan import scan as run_scan
+    writing: dict[str, Any] = {
+        "batch_size": batch_size,
+        "limit": limit,
+        "overwrite": overwrite,
+        "include_prompts": include_prompts,
+        **reading,
+    }
+    if engine == Engine.RAY:
+        scored = _with_ray(guard, prompts, output, workers, ray_address, loading, writing)
+    else:
+        scored = _in_this_process(engine, guard, prompts, output, base_url or "", api_key, loading, writing)
+    if json:
+        print_json(_summary(scored))
+    else:
+        _show(scored)
 
-    result = run_scan(
+
+def _check_flags(
+    engine: Engine,
+    guard: str,
+    workers: int | None,
+    ray_address: str | None,
+    base_url: str | None,
+    api_key: str | None,
+    loading: dict[str, Any],
+) -> None:
+    """Refuse flags that the engine has no use for, instead of leaving them unheard."""
+    given = {
+        "--workers": (Engine.RAY, workers),
+        "--ray-address": (Engine.RAY, ray_address),
+        "--base-url": (Engine.OPENAI, base_url),
+        "--api-key": (Engine.OPENAI, api_key),
+    }
+    for flag, (wanted, value) in given.items():
+        if value is not None and engine != wanted:
+            raise UndertowError(f"{flag} is for --engine {wanted}; name that engine or leave the flag out.")
+    if engine in (Engine.VLLM, Engine.OPENAI):
+        for name, value in loading.items():
+            if value not in (None, False, "auto"):
+                flag = name.replace("_", "-")
+                raise UndertowError(f"--{flag} says how a model is loaded, which --engine {engine} does not; drop it.")
+    if engine == Engine.OPENAI and base_url is None:
+        raise UndertowError("--engine openai needs the server's address: add --base-url.")
+    if (engine == Engine.OPENAI) != (guard == _OF_THE_SERVER):
+        raise UndertowError("With --engine openai the guard is the server's: write - in its place then, and only then.")
+
+
+def _with_ray(
+    guard: str,
+    prompts: str,
+    output: Path,
+    workers: int | None,
+    address: str | None,
+    loading: dict[str, Any],
+    writing: dict[str, Any],
+) -> Scored:
+    from undertow.engines.ray import scan_with_ray
+
+    # The workers need the devices; this process only checks that guard and model fit.
+    opened = open_guard(guard, **loading | {"device": "cpu"})
+    everywhere = loading | {"model": loading["model"] and _absolute(loading["model"])}
+    result = scan_with_ray(
         opened,
         prompts,
         output,
-        batch_size=batch_size,
-        limit=limit,
-        overwrite=overwrite,
-        include_prompts=include_prompts,
-        **reading,
+        open_guard=partial(open_guard, _absolute(guard), **everywhere),
+        workers=workers,
+        address=address,
+        **writing,
     )
-    if json:
-        print_json(_summary(opened, result))
+    return Scored(result, opened.fingerprint, opened.refusal is not None, list(opened.mismatches))
+
+
+def _absolute(name: str) -> str:
+    """A folder by its whole path, since workers may run elsewhere; other names as they are."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
+
+
+def _in_this_process(
+    engine: Engine,
+    guard: str,
+    prompts: str,
+    output: Path,
+    base_url: str,
+    api_key: str | None,
+    loading: dict[str, Any],
+    writing: dict[str, Any],
+) -> Scored:
+    from undertow.guard.scan import scan as run_scan
+
+    with _scorer(engine, guard, base_url, api_key, loading) as (scorer, warnings):
+        result = run_scan(scorer, prompts, output, **writing)
+        return Scored(result, scorer.fingerprint, scorer.has_refusal, warnings)
+
+
+@contextmanager
+def _scorer(
+    engine: Engine, guard: str, base_url: str, api_key: str | None, loading: dict[str, Any]
+) -> Iterator[tuple[Any, list[str]]]:
+    """The scorer of an engine, and what limits its verdicts."""
+    if engine == Engine.OPENAI:
+        from undertow.engines.openai import OpenAIScorer
+
+        with OpenAIScorer(base_url, api_key=api_key) as remote:
+            yield remote, remote.warnings
+    elif engine == Engine.VLLM:
+        from undertow.engines.vllm import VllmScorer
+
+        yield VllmScorer(guard), []
     else:
-        _show(opened, result)
+        from undertow.guard.scan import LocalScorer
+
+        opened = open_guard(guard, **loading)
+        yield LocalScorer(opened), list(opened.mismatches)
 
 
 def read_through(source: str, limit: int | None, reading: dict[str, Any]) -> None:
@@ -105,7 +254,8 @@ def read_through(source: str, limit: int | None, reading: dict[str, Any]) -> Non
                 advance(1)
 
 
-def _summary(guard: LatentGuard, result: ScanResult) -> dict[str, Any]:
+def _summary(scored: Scored) -> dict[str, Any]:
+    result = scored.result
     return {
         "output": str(result.path),
         "rows": result.rows,
@@ -113,21 +263,22 @@ def _summary(guard: LatentGuard, result: ScanResult) -> dict[str, Any]:
         "flagged": result.flagged,
         "errors": result.errors,
         "quadrants": result.quadrants,
-        "guard": guard.fingerprint,
-        "warnings": list(guard.mismatches),
+        "guard": scored.guard,
+        "warnings": scored.warnings,
     }
 
 
-def _show(guard: LatentGuard, result: ScanResult) -> None:
+def _show(scored: Scored) -> None:
     from rich.table import Table
 
     from undertow.guard import QUADRANTS
 
+    result = scored.result
     table = Table(title=literal(f"{result.rows} prompts in {result.path}"), title_justify="left")
     table.add_column("what the model believes and is about to do")
     table.add_column("prompts", justify="right")
     table.add_column("share", justify="right")
-    for name in QUADRANTS if guard.refusal is not None else ("harmful", "harmless"):
+    for name in QUADRANTS if scored.has_refusal else ("harmful", "harmless"):
         count = result.quadrants.get(name, 0)
         table.add_row(name, str(count), share(count / result.rows))
     if result.errors:
@@ -137,5 +288,5 @@ def _show(guard: LatentGuard, result: ScanResult) -> None:
     show(table)
     if result.resumed:
         show(f"{result.resumed} of these rows were there already.")
-    for warning in guard.mismatches:
+    for warning in scored.warnings:
         show(literal(warning, "yellow"))

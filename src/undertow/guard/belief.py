@@ -51,9 +51,14 @@ class Belief:
                 f"The {self.name} belief reads state {missing[0]}, which was not captured; capture guard.states."
             )
         where = [list(states).index(state) for state in self.rule.states]
-        selected = values if where == list(range(values.shape[1])) else values[:, where]
+        first, last = where[0], where[-1]
+        # A view where that is possible: for one prompt, copying takes longer than scoring.
+        adjacent = where == list(range(first, last + 1))
+        selected = values[:, first : last + 1] if adjacent else values[:, where]
         scores = self.rule.score(selected)
-        scores[~np.isfinite(selected).all(axis=(1, 2))] = np.nan
+        finite = np.isfinite(selected)
+        if not finite.all():
+            scores[~finite.all(axis=(1, 2))] = np.nan
         return scores
 
     def tensors(self) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -26,6 +27,13 @@ from undertow.serve.settings import LimitSettings, ServeSettings
 if TYPE_CHECKING:
     from undertow.serve.audit import Audit
     from undertow.serve.metrics import Metrics
+
+SWITCH_SECONDS = 1e-4
+"""How long a thread may keep the interpreter while another waits for it.
+
+The engine's thread gives it up at every tensor operation and waits so long to get it back from a busy event loop: with
+Python's own 5 ms a step of the model takes dozens of times as long while requests pour in.
+"""
 
 
 def create_app(
@@ -58,15 +66,18 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
-            engine.start()
-        except Exception as error:
-            app.state.failure = error
-            raise
-        try:
+            try:
+                engine.start()
+            except Exception as error:
+                app.state.failure = error
+                raise
             yield
         finally:
             engine.stop()
+            sys.setswitchinterval(before)
 
     from undertow import __version__
 

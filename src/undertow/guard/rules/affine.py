@@ -44,7 +44,10 @@ class AffineRule(Rule):
 
     def score_block(self, features: Array) -> Array:
         center, weight, bias = self._wide
-        return np.asarray((np.einsum("nsd,sd->ns", features - center, weight) + bias).mean(axis=1))
+        products = np.einsum("nsd,sd->ns", features - center, weight)
+        if len(bias) == 1:
+            return np.asarray(products[:, 0] + bias[0])
+        return np.asarray((products + bias).mean(axis=1))
 
     def tensors(self) -> dict[str, Array]:
         return {"center": self.center, "weight": self.weight, "bias": self.bias}

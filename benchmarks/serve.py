@@ -1,0 +1,291 @@
+"""The guarded server against the same server without a guard, and moderations in batches against one at a time.
+
+All servers run in this process and share one model; the clients are in a second process, so that they share no lock
+with the servers. The guard only looks (`on_harmful = "flag"`), so that guarded and unguarded servers generate the same.
+Time to the first token is taken request by request in turn; throughput in rounds of a few seconds in turn. Ratios are
+medians of pairs. Beside them stands the processor time that the servers' process took, which other work on the machine
+disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import benchmark_llama, finish, parser, prompts_of
+from guard import guard_of_organism, guard_of_random_prompts
+from hosting import hosted
+from traffic import CHAT, MODERATIONS, Job, Measured, chat_body, load, moderations_body
+
+from undertow.guard import LatentGuard
+from undertow.model import load as load_model
+from undertow.organism.grammar import sample
+from undertow.serve.settings import LimitSettings, LogSettings, PolicySettings, ServeSettings
+
+FIRST_TOKEN, THROUGHPUT, SATURATION = 1.05, 0.95, 3.0
+NAME = "benchmark"
+
+
+def settings_with(**limits: Any) -> ServeSettings:
+    """A server that only looks, with room for every client."""
+    return ServeSettings(
+        guard="unused",
+        name=NAME,
+        port=0,
+        inspector=False,
+        policy=PolicySettings(on_harmful="flag"),
+        limits=LimitSettings(**limits),
+        log=LogSettings(level="error"),
+    )
+
+
+class Clients:
+    """The second process, which sends the requests."""
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def send(self, jobs: Sequence[Job], clients: int, duration: float | None = None) -> Measured:
+        """Run a load there; every response must be good.
+
+        Raises:
+            RuntimeError: a request was refused.
+        """
+        gc.collect()
+        before = time.process_time()
+        measured = self._pool.submit(load, jobs, clients, duration).result()
+        measured.processor = time.process_time() - before
+        if set(measured.statuses) - {200}:
+            raise RuntimeError(f"The server refused requests: {measured.statuses}.")
+        return measured
+
+
+def summary(ratios: Sequence[float]) -> dict[str, float]:
+    """Median, least, greatest, and quartiles of paired ratios."""
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    return {
+        "median": statistics.median(ratios),
+        "lower_quartile": low,
+        "upper_quartile": high,
+        "low": min(ratios),
+        "high": max(ratios),
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def first_tokens(
+    clients: Clients, urls: dict[str, str], prompts: Sequence[str], at_once: int, rounds: int
+) -> dict[str, Any]:
+    """Time to the first token of streamed replies, guarded over unguarded.
+
+    Args:
+        urls: "guarded" and "unguarded".
+        at_once: clients; with one, every request to one server is paired with the next to the other, with more the
+            medians of rounds are.
+        rounds: how often all prompts are sent.
+    """
+    bodies = [chat_body(text, model=NAME, stream=True, max_tokens=4, temperature=0) for text in prompts]
+    jobs = {name: [Job(url, CHAT, body) for body in bodies] for name, url in urls.items()}
+    for warm in jobs.values():
+        clients.send(warm, at_once)
+    times: dict[str, list[float]] = {name: [] for name in urls}
+    ratios = []
+    for number in range(rounds):
+        order = list(urls) if number % 2 == 0 else list(urls)[::-1]
+        if at_once == 1:
+            mixed = clients.send([jobs[name][index] for index in range(len(bodies)) for name in order], 1)
+            found = {name: mixed.first[place::2] for place, name in enumerate(order)}
+            ratios += [a / b for a, b in zip(found["guarded"], found["unguarded"], strict=True)]
+        else:
+            found = {name: clients.send(jobs[name], at_once).first for name in order}
+            ratios.append(statistics.median(found["guarded"]) / statistics.median(found["unguarded"]))
+        for name in urls:
+            times[name] += found[name]
+    medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
+    return {
+        "what": "time to the first token",
+        "clients": at_once,
+        "ratio": summary(ratios),
+        "of_medians": medians["guarded"] / medians["unguarded"],
+        "milliseconds": medians,
+        "bound": FIRST_TOKEN,
+        "holds": summary(ratios)["median"] <= FIRST_TOKEN,
+    }
+
+
+def throughput(
+    clients: Clients, urls: dict[str, str], prompts: Sequence[str], at_once: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Tokens generated a second, guarded over unguarded."""
+    bodies = [chat_body(text, model=NAME, max_tokens=32, temperature=0) for text in prompts]
+    jobs = {name: [Job(url, CHAT, body) for body in bodies] for name, url in urls.items()}
+    costs: dict[str, list[float]] = {name: [] for name in urls}
+
+    def one(name: str) -> float:
+        measured = clients.send(jobs[name], at_once, seconds)
+        costs[name].append(measured.processor / measured.tokens * 1e3)
+        return measured.tokens / measured.elapsed
+
+    rates = _rounds(list(urls), rounds, one)
+    ratios = [a / b for a, b in zip(rates["guarded"], rates["unguarded"], strict=True)]
+    return {
+        "what": "tokens generated a second",
+        "clients": at_once,
+        "ratio": summary(ratios),
+        "a_second": {name: statistics.median(values) for name, values in rates.items()},
+        "processor_milliseconds": {name: statistics.median(values) for name, values in costs.items()},
+        "bound": THROUGHPUT,
+        "holds": summary(ratios)["median"] >= THROUGHPUT,
+    }
+
+
+def _rounds(names: Sequence[str], rounds: int, one: Callable[[str], float]) -> dict[str, list[float]]:
+    """The rate of each in turn, the order turned round every time; one round before that is not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        for name in names if number % 2 == 0 else names[::-1]:
+            rate = one(name)
+            if number:
+                rates[name].append(rate)
+    return rates
+
+
+def saturation(
+    clients: Clients, url: str, lone: str, prompts: Sequence[str], at_once: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Moderations of many clients against one client, and against a server whose batches are of one."""
+    ways = {"saturated": (url, at_once), "one at a time": (url, 1), "batches of one": (lone, at_once)}
+    bodies = [moderations_body(text) for text in prompts]
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    costs: dict[str, list[float]] = {name: [] for name in ways}
+
+    def one(name: str) -> float:
+        address, many = ways[name]
+        measured = clients.send([Job(address, MODERATIONS, body) for body in bodies], many, seconds)
+        times[name] += measured.seconds
+        costs[name].append(measured.processor / len(measured.seconds) * 1e3)
+        return len(measured.seconds) / measured.elapsed
+
+    rates = _rounds(list(ways), rounds, one)
+    against = {
+        name: summary([a / b for a, b in zip(rates["saturated"], rates[name], strict=True)]) for name in list(ways)[1:]
+    }
+    return {
+        "what": "moderations a second",
+        "clients": at_once,
+        "ratio": against["one at a time"],
+        "against_batches_of_one": against["batches of one"],
+        "a_second": {name: statistics.median(values) for name, values in rates.items()},
+        "processor_milliseconds": {name: statistics.median(values) for name, values in costs.items()},
+        "p50_milliseconds": {name: percentile(values, 0.5) * 1e3 for name, values in times.items()},
+        "p99_milliseconds": {name: percentile(values, 0.99) * 1e3 for name, values in times.items()},
+        "bound": SATURATION,
+        "holds": against["one at a time"]["median"] >= SATURATION,
+    }
+
+
+def measure(
+    name: str,
+    guard: LatentGuard,
+    prompts: Sequence[str],
+    judged: Mapping[str, Sequence[str]],
+    clients: Clients,
+    arguments: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """All figures on one guard.
+
+    Args:
+        prompts: to be answered.
+        judged: prompts of moderations by what they are called; batches gain the more, the shorter they are.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def add(row: dict[str, Any]) -> None:
+        rows.append({"name": name, **row})
+        show(rows[-1])
+
+    room = {"waiting": 4_096, "judging": 65_536, "seconds": 600.0}
+    with ExitStack() as open_:
+        urls = {
+            "guarded": open_.enter_context(hosted(guard, settings_with(**room))),
+            "unguarded": open_.enter_context(hosted(guard, settings_with(**room), guarded=False)),
+        }
+        lone = open_.enter_context(hosted(guard, settings_with(**room, batch_tokens=1)))
+        at_once, repeats, seconds = arguments.chat_clients, arguments.repeats, arguments.seconds
+        for number in (1, at_once):
+            add(first_tokens(clients, urls, prompts, number, repeats))
+        add(throughput(clients, urls, prompts, at_once, repeats, seconds))
+        for kind, texts in judged.items():
+            row = saturation(clients, urls["guarded"], lone, texts, arguments.moderation_clients, repeats, seconds)
+            tokens = statistics.mean(len(guard.model.render(text)) for text in texts)
+            add(row | {"what": f"{row['what']}, {kind} prompts ({tokens:.0f} tokens)"})
+    return rows
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print one figure."""
+    ratio = row["ratio"]
+    spread = f"quartiles {ratio['lower_quartile']:.3f} to {ratio['upper_quartile']:.3f}"
+    sign = "at most" if row["bound"] == FIRST_TOKEN else "at least"
+    print(f"{row['name']:<17} {row['what']}, {row['clients']} clients: {ratio['median']:.3f}x ({spread}; {sign} "
+          f"{row['bound']}x wanted)", flush=True)  # fmt: skip
+    for key in ("milliseconds", "a_second", "processor_milliseconds", "p50_milliseconds", "p99_milliseconds"):
+        if key in row:
+            print(" " * 18 + f"{key}: " + ", ".join(f"{way} {value:.2f}" for way, value in row[key].items()))
+    if "against_batches_of_one" in row:
+        print(" " * 18 + f"against batches of one: {row['against_batches_of_one']['median']:.2f}x", flush=True)
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.set_defaults(threads=1)
+    flags.add_argument("--guard", type=Path, help="a guard of organism:aligned; by default one is fitted")
+    flags.add_argument("--seconds", type=float, default=4.0, help="of one round of throughput")
+    flags.add_argument("--chat-clients", type=int, default=8)
+    flags.add_argument("--moderation-clients", type=int, default=64)
+    flags.add_argument("--only", choices=["organism", "llama"])
+    arguments = flags.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows: list[dict[str, Any]] = []
+    with Clients() as clients:
+        if arguments.only != "llama":
+            organism = load_model("organism:aligned")
+            if arguments.guard is None:
+                guard = guard_of_organism(organism)[0]
+            else:
+                guard = LatentGuard.from_pretrained(arguments.guard, model=organism)
+            short = [p.text for kind in ("bare", "harmless", "look-alike") for p in sample(kind, 12, 0, "test")]
+            long = [p.text for p in sample("suffix", 36, 0, "test")]
+            prompts = short[::2] + long[::3]
+            rows += measure("organism:aligned", guard, prompts, {"short": short, "long": long}, clients, arguments)
+        if arguments.only != "organism":
+            chat = benchmark_llama()
+            short, long = prompts_of(chat, 32, 36, seed=4), prompts_of(chat, 128, 36, seed=5)
+            prompts = prompts_of(chat, 64, 32, seed=3)
+            guard = guard_of_random_prompts(chat)
+            rows += measure("random Llama", guard, prompts, {"short": short, "long": long}, clients, arguments)
+    finish(arguments, {"benchmark": "serve", "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
