@@ -100,6 +100,17 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert abs(share - 0.625) < 0.1
 
 
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 1e-45}, {"temperature": 1e-300}, {"top_p": 1e-60}, {"top_p": 1e-9}]
+)
+def test_the_lowest_temperatures_and_masses_take_the_likeliest_token(settings: dict[str, float]) -> None:
+    from undertow.model.generate import Sampling
+
+    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) * 30
+    chooser = Sampling(1, **{"temperature": 1.0, **settings}).chooser(range(20))
+    assert torch.equal(chooser(logits), logits.argmax(-1))
+
+
 def test_replies_end_at_the_context_and_at_the_stop_token() -> None:
     chat = tiny_chat("llama", max_position_embeddings=40)
     length = len(chat.render(PROMPTS[0]).ids)

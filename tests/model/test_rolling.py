@@ -121,6 +121,35 @@ def test_logits_that_are_not_numbers_are_named_row_by_row() -> None:
     assert sorted(rolling.choose()) == [0, 2]
 
 
+def test_a_chooser_that_fails_leaves_its_own_reply_out() -> None:
+    def broken(logits: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("probabilities that are no numbers")
+
+    chat = tiny_chat("llama")
+    rolling = RollingBatch(chat)
+    join(rolling, chat, [0, 1, 2])
+    rolling._prompts[1].chooser = broken
+    assert sorted(rolling.choose()) == [0, 2]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_infinite_logits_are_broken_and_barred_tokens_are_not(bad: float) -> None:
+    chat = tiny_chat("llama")
+    rolling = RollingBatch(chat)
+    join(rolling, chat, [0, 1])
+
+    def spoil(module: object, arguments: object, output: torch.Tensor) -> torch.Tensor:
+        output = output.clone()
+        output[0, ..., 7] = bad
+        output[1, ..., 7] = -float("inf")
+        return output
+
+    handle = chat.model.get_output_embeddings().register_forward_hook(spoil)
+    broken, _ = rolling.advance(rolling.choose())
+    handle.remove()
+    assert broken == [0]
+
+
 def test_nothing_is_left_behind() -> None:
     chat = tiny_chat("gemma2")
     rolling = RollingBatch(chat)

@@ -39,7 +39,7 @@ def test_stops():
     assert taken(Stop, None) == ()
     assert taken(Stop, "a") == ("a",)
     assert taken(Stop, ["a", "b"]) == ("a", "b")
-    for value in ("", [""], ["a"] * 5, [4], 4, "\ud800"):
+    for value in ("", [""], ["a"] * 5, [4], 4, "\ud800", "a" * 257):
         with pytest.raises(ValidationError):
             taken(Stop, value)
 

@@ -94,6 +94,8 @@ def test_the_operator_may_let_unjudged_prompts_through(guard: LatentGuard, monke
     closed, opened = asyncio.run(ask())
     assert closed[0].judgement.action == "refused" and closed[0].judgement.reason == "error"
     assert opened[1] == wanted and opened[0].judgement.verdict is None
+    # That it was not judged is said all the same.
+    assert opened[0].judgement.reason == "error" and opened[0].judgement.action == "none"
 
 
 def running_without_warm_up(guard: LatentGuard):
@@ -113,6 +115,49 @@ def running_without_warm_up(guard: LatentGuard):
             engine.stop()
 
     return manager()
+
+
+def test_nothing_announced_is_taken_back_where_joining_fails(guard: LatentGuard) -> None:
+    """A reply that was announced as steered must not come unsteered."""
+    good = others()[:4]
+
+    async def ask(policy: Policy) -> list:
+        async with running(guard) as engine:
+            engine._worker._rolling.join = _broken  # type: ignore[method-assign]
+            jobs = [ChatJob(prompt, policy, max_new_tokens=6) for prompt in good]
+            return await asyncio.gather(*(collect(engine, job) for job in jobs))
+
+    for on_unjudged in ("answer", "refuse"):
+        for judged, text, ended in asyncio.run(ask(Policy("steer", on_unjudged=on_unjudged))):
+            assert judged.judgement.verdict is not None and text == "" and ended.reason == "error"
+
+
+def test_failures_are_counted_and_logged_without_the_prompt(guard: LatentGuard, caplog) -> None:
+    async def ask() -> int:
+        async with running(guard) as engine:
+            with poisoned(guard, POISON, fail=True):
+                await engine.judge([BAD, BAD])
+            return engine.status().totals["failures"]
+
+    assert asyncio.run(ask()) == 2
+    assert len(caplog.records) == 1 and "bad day" in caplog.text and POISON not in caplog.text
+
+
+def test_odd_settings_of_one_reply_leave_the_others_alone(guard: LatentGuard) -> None:
+    good = others()
+    wanted = guard.generate(good, "flag", max_new_tokens=6, progress=False)
+
+    async def ask() -> list:
+        async with running(guard) as engine:
+            odd = [
+                ChatJob(good[0], Policy("flag"), max_new_tokens=6, temperature=1e-45),
+                ChatJob(good[0], Policy("flag"), max_new_tokens=6, temperature=1.0, top_p=1e-60),
+            ]
+            jobs = [ChatJob(prompt, Policy("flag"), max_new_tokens=6) for prompt in good]
+            return await asyncio.gather(*(collect(engine, job) for job in [*odd, *jobs]))
+
+    texts = [text for _, text, _ in asyncio.run(ask())]
+    assert texts == [wanted[0].text] * 2 + [reply.text for reply in wanted]
 
 
 def test_a_failing_step_ends_the_batch_and_the_engine_goes_on(guard: LatentGuard) -> None:

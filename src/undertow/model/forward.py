@@ -115,7 +115,8 @@ class Forward:
                 finally:
                     handle.remove()
                 logits = output.logits
-        if refuse_nan and columns is not None and bool(logits.isnan().any()):
+        # The greatest logit shows a NaN or an infinity anywhere; -inf alone is how some models bar a token.
+        if refuse_nan and columns is not None and not bool(logits.amax(-1).isfinite().all()):
             raise NotFiniteError(
                 f"The model's logits are not numbers in {self.anatomy.dtype}: load it in bfloat16 or float32, "
                 "and check that no edit is out of all proportion."

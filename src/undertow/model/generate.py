@@ -97,11 +97,15 @@ class Sampling:
         streams = [torch.Generator().manual_seed(_stream(self.seed, prompt)) for prompt in prompts]
 
         def choose(logits: Tensor) -> Tensor:
-            probabilities = torch.softmax(logits.float().cpu() / self.temperature, -1)
+            # In double precision and from the likeliest token on, so that no temperature is too low.
+            wide = logits.double().cpu()
+            probabilities = torch.softmax((wide - wide.amax(-1, keepdim=True)) / self.temperature, -1).float()
             if self.top_p < 1:
                 ordered, order = probabilities.sort(-1, descending=True)
-                # A token stays while the mass before it is below top_p.
-                ordered[ordered.cumsum(-1) - ordered >= self.top_p] = 0
+                # A token stays while the mass before it is below top_p, the likeliest always.
+                dropped = ordered.cumsum(-1) - ordered >= self.top_p
+                dropped[..., 0] = False
+                ordered[dropped] = 0
                 probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
             chosen = [
                 torch.multinomial(row, 1, generator=stream) for row, stream in zip(probabilities, streams, strict=True)

@@ -11,14 +11,16 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
 from undertow.errors import ContextError, ModelError, PositionError
+from undertow.model.rendered import Rendered
 from undertow.prompts import Message, Prompt
 
 _CACHED_FRAMES = 256
+_CACHED_CHARACTERS = 8000
 
 # Mixed case, quotes, markup, an accent and an inner line break: whatever rewrites content, changes one of these.
 _SENTINEL = "sEnt{n}iNel \"q\" 'a' \\b <c> & \u00e9  d\ne%7B{n}Tinel"
@@ -27,52 +29,6 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 _BYTE_LEVEL_SPACE = "\u0120"
 _META_SPACE = "\u2581"
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One prompt as the model will read it.
-
-    Attributes:
-        ids: token ids of the whole prompt, no padding, no token added beyond the template's own.
-        instruction: absolute token indices of the last user message.
-        tail: the template's tokens after the instruction, up to the end of the prompt.
-        t_inst: index of the last token of the last user message (arXiv 2507.11878, section 2).
-        t_post: index of the last token of the prompt, from which the first reply token is predicted.
-        text: the rendered characters.
-        offsets: character span (start, end) of every token in ``text``.
-    """
-
-    ids: list[int]
-    instruction: range
-    tail: range
-    t_inst: int
-    t_post: int
-    text: str = field(repr=False)
-    offsets: list[tuple[int, int]] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def span(self, name: str) -> range:
-        """Absolute token indices of a named span within the prompt.
-
-        Args:
-            name: ``instruction``, ``tail``, ``t_inst``, ``t_post`` or ``prompt``.
-
-        Raises:
-            PositionError: the name is none of these.
-        """
-        spans = {
-            "instruction": self.instruction,
-            "tail": self.tail,
-            "t_inst": range(self.t_inst, self.t_inst + 1),
-            "t_post": range(self.t_post, self.t_post + 1),
-            "prompt": range(len(self.ids)),
-        }
-        if name not in spans:
-            raise PositionError(f"Unknown position {name!r}: use one of {', '.join(spans)}.")
-        return spans[name]
 
 
 @dataclass(frozen=True)
@@ -227,7 +183,9 @@ class Renderer:
         sentinel = _SENTINEL.format(n=number)
         framed = [*messages[:-1], {"role": "user", "content": sentinel}]
         frame = self._split(framed, sentinel)
-        self._frames[key] = frame
+        # Long histories are rarely seen twice, and would keep much memory.
+        if len(surroundings) <= _CACHED_CHARACTERS:
+            self._frames[key] = frame
         if len(self._frames) > _CACHED_FRAMES:
             with suppress(KeyError):
                 self._frames.popitem(last=False)

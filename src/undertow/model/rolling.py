@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,15 +99,23 @@ class RollingBatch:
             self._program.add(member.edits, key)
 
     def choose(self) -> dict[int, int]:
-        """The next token id of every reply, from the logits at hand; nothing is run."""
+        """The next token id of every reply, from the logits at hand; nothing is run.
+
+        A reply whose chooser fails is missing.
+        """
         found: dict[int, int] = {}
         for group in self._groups:
             likeliest = group.rows.logits.argmax(-1).tolist()
             for row, key in enumerate(group.rows.prompts):
-                if group.alive[row]:
-                    chooser = self._prompts[key].chooser
-                    logits = group.rows.logits[row : row + 1]
-                    found[key] = likeliest[row] if chooser is None else int(chooser(logits).item())
+                if not group.alive[row]:
+                    continue
+                chooser = self._prompts[key].chooser
+                if chooser is None:
+                    found[key] = likeliest[row]
+                    continue
+                # One reply's odd settings must not end the others.
+                with suppress(RuntimeError, ValueError):
+                    found[key] = int(chooser(group.rows.logits[row : row + 1]).item())
         return found
 
     def leave(self, keys: Iterable[int]) -> None:
@@ -161,7 +170,7 @@ class RollingBatch:
             self.chat.forward.takes_positions = group.positions
             with attached(self.chat.anatomy, visits):
                 advance(self.chat.forward, rows, torch.tensor(chosen), refuse_nan=False)
-            bad = rows.logits.isnan().any(-1).tolist()
+            bad = (~rows.logits.amax(-1).isfinite()).tolist()
             states = gatherer.raw_state_values()[:, :, 0] if gatherer is not None else None
             for row, key in enumerate(rows.prompts):
                 if group.alive[row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,6 +40,7 @@ Result = TypeVar("Result")
 
 _MOST_CALLS = 16
 _SHORT = 4000
+_MESSAGE = 50
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Engine:
         context = self.chat_model.context
         self._most = min(self.limits.prompt_tokens, context or self.limits.prompt_tokens)
         vocabulary = self.chat_model.tokenizer.get_vocab()
+        self._controls = _control_tokens(self.chat_model.tokenizer)
         self._widest = max((len(token) for token in vocabulary), default=1)
 
     def start(self) -> None:
@@ -132,12 +135,17 @@ class Engine:
             judging=len(queues.items),
             ready=alive and not self._draining,
             totals=dict(self._worker.totals),
+            stalled=self._worker.stalled,
         )
 
-    async def chat(self, job: ChatJob) -> AsyncIterator[Event]:
+    async def chat(self, job: ChatJob, deadline: float | None = None) -> AsyncIterator[Event]:
         """Generate one reply: `Judged`, then `Piece`s (and `Belief`s), then `Ended`.
 
         Closing the iterator (`aclose`, or the task's cancellation) frees the slot at the next step.
+
+        Args:
+            job: what to generate.
+            deadline: time (monotonic) at which the reply ends; the limit from now on where left out.
 
         Raises (at the first event):
             Full: no room in the queue, or no slot became free in time.
@@ -146,6 +154,7 @@ class Engine:
             PositionError: the conversation does not end with a user message, or its last message is empty.
         """
         self._ready()
+        until = time.monotonic() + self.limits.seconds if deadline is None else deadline
         if self._open_replies >= self.limits.rows + self.limits.waiting:
             raise Full(self._retry_after())
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -169,7 +178,6 @@ class Engine:
 
         try:
             rendered, reason = await self._off_loop([job.prompt], lambda: self._render(job.prompt))
-            guarded = reason is None
             if reason is not None and job.policy.on_unjudged == "refuse":
                 release()
                 yield Judged(Judgement(None, "refused", reason))
@@ -181,8 +189,7 @@ class Engine:
             if self.chat_model.context is not None:
                 limit = min(limit, self.chat_model.context - len(rendered) + 1)
             text = TextStream(self.chat_model.tokenizer, job.stop)
-            deadline = time.monotonic() + self.limits.seconds
-            reply = Reply(job, rendered, deadline, text, limit, emit, guarded)
+            reply = Reply(job, rendered, until, text, limit, emit, reason, reason is None)
             self._submit(reply)
             first = True
             while True:
@@ -199,27 +206,35 @@ class Engine:
         finally:
             if reply is not None:
                 reply.cancelled = True
+                self._worker.withdraw(reply)
             release()
 
-    async def judge(self, prompts: Sequence[Prompt], on_unjudged: OnUnjudged = "refuse") -> list[Judgement]:
+    async def judge(
+        self, prompts: Sequence[Prompt], on_unjudged: OnUnjudged = "refuse", deadline: float | None = None
+    ) -> list[Judgement]:
         """Verdicts only, in order; never waits behind generation. Too long or unrenderable prompts give a Judgement
         with a reason, not an error. Actions are "none" or "flagged" ("refused" where not judged and failing closed).
+
+        Args:
+            prompts: to be judged.
+            on_unjudged: what is done with those that cannot be.
+            deadline: time (monotonic) until which to wait; the limit from now on where left out.
 
         Raises:
             Full: no room in the queue for all of them, or they were not judged in time.
             Draining: the engine is ending.
         """
         loop = self._ready()
+        until = time.monotonic() + self.limits.seconds if deadline is None else deadline
         if self._open_prompts + len(prompts) > self.limits.judging:
             raise Full(1)
         self._open_prompts += len(prompts)
         finished: asyncio.Future[None] = loop.create_future()
-        deadline = time.monotonic() + self.limits.seconds
 
         def finish(judging: Judging) -> None:
             self._posted.append(lambda: None if finished.done() else finished.set_result(None))
 
-        judging = Judging([None] * len(prompts), on_unjudged, finish, deadline)
+        judging = Judging([None] * len(prompts), on_unjudged, finish, until)
         try:
             rendered = await self._off_loop(prompts, lambda: [self._render_or_reason(prompt) for prompt in prompts])
             unjudged: Any = "refused" if on_unjudged == "refuse" else "none"
@@ -233,10 +248,13 @@ class Engine:
                 judging.open = len(items)
                 self._submit_items(items)
                 try:
-                    await asyncio.wait_for(finished, self.limits.seconds)
+                    await asyncio.wait_for(finished, max(0.0, until - time.monotonic()))
                 except TimeoutError:
                     raise Full(self._retry_after()) from None
-            return [judgement for judgement in judging.results if judgement is not None]
+            done = [judgement for judgement in judging.results if judgement is not None]
+            if len(done) < len(prompts):
+                raise Draining
+            return done
         finally:
             judging.cancelled = True
             self._open_prompts -= len(prompts)
@@ -266,6 +284,8 @@ class Engine:
         self._open_calls += 1
         try:
             with self._worker.queues.condition:
+                if self._worker.queues.stopping:
+                    raise Draining
                 self._worker.queues.calls.append(Call(function, finish))
                 self._worker.queues.condition.notify()
             return await finished
@@ -310,7 +330,8 @@ class Engine:
 
     async def _off_loop(self, prompts: Sequence[Prompt], render: Callable[[], Result]) -> Result:
         """Render in another thread, but for short prompts, where handing them over would take longer."""
-        if sum(len(message["content"]) for prompt in prompts for message in prompt.messages) <= _SHORT:
+        size = sum(len(message["content"]) + _MESSAGE for prompt in prompts for message in prompt.messages)
+        if size <= _SHORT:
             return render()
         return await asyncio.get_running_loop().run_in_executor(self._renderer, render)
 
@@ -325,6 +346,8 @@ class Engine:
             raise PositionError("The conversation must end with a user message that is not empty.")
         if sum(len(message["content"]) for message in messages) > self._most * self._widest:
             raise TooLong(None, self._most)
+        if self._controls is not None and any(self._controls.search(message["content"]) for message in messages):
+            return self.chat_model.renderer.render_plain(prompt), "not_rendered"
         try:
             rendered, reason = self.chat_model.render(prompt), None
         except ContextError as error:
@@ -347,3 +370,9 @@ class Engine:
     def _retry_after(self) -> int:
         share = (self._open_replies + 1) / self.limits.rows
         return max(1, min(60, math.ceil(share * self._mean_seconds)))
+
+
+def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    """Finds special tokens typed as text: they would be read as the template's own, and t_inst lie in forged turns."""
+    names = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special and str(token).strip()]
+    return re.compile("|".join(map(re.escape, names))) if names else None

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+MOST_STOP = 256
+"""Most characters of a stop text."""
+
 _PART = {
     "type": "object",
     "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
@@ -16,8 +19,8 @@ _PART = {
 _CONTENT = {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART, "minItems": 1}]}
 _STOP = {
     "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": 4},
+        {"type": "string", "minLength": 1, "maxLength": MOST_STOP},
+        {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": MOST_STOP}, "maxItems": 4},
         {"type": "null"},
     ]
 }
@@ -76,6 +79,9 @@ def _stop(value: Any) -> tuple[str, ...]:
     texts = tuple(_text(text, "A text of 'stop'") for text in listed)
     if "" in texts:
         raise wrong("A text of 'stop' must not be empty.")
+    if any(len(text) > MOST_STOP for text in texts):
+        # Every token is held against every beginning of each, on the thread that all replies share.
+        raise wrong(f"A text of 'stop' may have at most {MOST_STOP} characters.")
     return texts
 
 

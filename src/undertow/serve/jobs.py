@@ -204,7 +204,8 @@ class EngineStatus:
         running: replies that are being generated.
         judging: guard-only prompts that wait.
         ready: whether it takes work.
-        totals: counters since the start: tokens read and generated, batches, their rows.
+        totals: counters since the start: tokens read and generated, batches, their rows, failures.
+        stalled: seconds since the last step where there is work, else 0.
     """
 
     waiting: int
@@ -212,3 +213,4 @@ class EngineStatus:
     judging: int
     ready: bool
     totals: Mapping[str, int] = field(default_factory=dict)
+    stalled: float = 0.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from undertow.serve.jobs import ChatJob, Ended, Event, Judged, Judgement, OnUnjudged
+from undertow.serve.jobs import ChatJob, Ended, Event, Judged, Judgement, OnUnjudged, Reason
 from undertow.serve.text import TextStream
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Reply:
         job: what was asked for.
         rendered: the prompt's tokens and positions.
         deadline: time (monotonic) at which it ends whatever its state.
+        reason: why the guard cannot read it, where that is known.
         guarded: False where the guard cannot read it and the operator lets it pass.
         emit: called on the engine's thread with every event.
         limit: most tokens of the reply.
@@ -40,6 +41,7 @@ class Reply:
     text: TextStream
     limit: int
     emit: Callable[[Reply, Event], None]
+    reason: Reason | None = None
     guarded: bool = True
     key: int = -1
     cancelled: bool = False

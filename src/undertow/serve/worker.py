@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -10,22 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from undertow.errors import NotFiniteError
-from undertow.serve.jobs import Action, Belief, Ended, Judged, Judgement, Piece, Reason
+from undertow.serve.jobs import Action, Draining, Ended, Judged, Judgement, Piece
 from undertow.serve.pace import Pace
 from undertow.serve.replies import Call, Item, Reply, alike
+from undertow.serve.verdicts import Found, read_states, verdicts_of
+from undertow.serve.watching import belief_at, watched_states
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from undertow.guard import LatentGuard, Verdict
-    from undertow.model import ChatModel
+    from undertow.guard import LatentGuard
     from undertow.model.generate import Decision, PrefillBatch
-    from undertow.model.positions import Rendered
 
 
+_LOGGER = logging.getLogger("undertow.serve")
+_SHUTTING_DOWN = "The server is shutting down."
 _ALONE = 0.25
 _BESIDE_REPLIES = 0.03
 _PREFILL_BESIDE_REPLIES = 0.1
@@ -40,6 +39,11 @@ class Queues:
     items: deque[Item] = field(default_factory=deque)
     calls: deque[Call] = field(default_factory=deque)
     stopping: bool = False
+
+    @property
+    def waiting(self) -> tuple[deque[Any], ...]:
+        """The three queues."""
+        return self.replies, self.items, self.calls
 
 
 class Worker:
@@ -67,6 +71,7 @@ class Worker:
         self._tokens: dict[int, int] = {}
         self._judging, self._prefilling = Pace(), Pace()
         self._step_seconds = 0.0
+        self._stepped, self._logged = time.monotonic(), -1.0
         # A pass costs as much as so many tokens: measured for small models on a processor, guessed for accelerators.
         self._overhead = 64 if self.chat.device.type == "cpu" else 2048
         self._keys = 0
@@ -81,23 +86,56 @@ class Worker:
         queues = self.queues
         while True:
             with queues.condition:
-                while not (queues.replies or queues.items or queues.calls or self._running or queues.stopping):
+                while not (any(queues.waiting) or self._running or queues.stopping):
                     queues.condition.wait()
+                    self._stepped = time.monotonic()
                 if queues.stopping:
                     break
             for step in (self._call, self._judge, self._prefill, self._choose, self._advance):
                 try:
                     step()
                 except Exception as error:
+                    self._note(error)
                     self._fail_running(f"The model failed ({type(error).__name__}).")
                 self.flush()
-        self._fail_running("The server is shutting down.")
-        with queues.condition:
-            waiting = list(queues.replies)
-            queues.replies.clear()
-        for reply in waiting:
-            reply.send(Ended("error", 0, "The server is shutting down."))
+                self._stepped = time.monotonic()
+        self._shut_down()
+
+    @property
+    def stalled(self) -> float:
+        """Seconds since the last step where there is work, else 0."""
+        queues = self.queues
+        busy = bool(queues.replies or queues.items or queues.calls or self._running)
+        return time.monotonic() - self._stepped if busy else 0.0
+
+    def withdraw(self, reply: Reply) -> None:
+        """Take a reply that nobody waits for any more out of the queue."""
+        if not reply.started:
+            with self.queues.condition, suppress(ValueError):
+                self.queues.replies.remove(reply)
+
+    def _shut_down(self) -> None:
+        """Tell everybody who still waits."""
+        self._fail_running(_SHUTTING_DOWN)
+        with self.queues.condition:
+            replies, items, calls = (list(queue) for queue in self.queues.waiting)
+            for queue in self.queues.waiting:
+                queue.clear()
+        for reply in replies:
+            reply.send(Ended("error", 0, _SHUTTING_DOWN))
+        for judging in {item.judging for item in items}:
+            judging.finish(judging)
+        for call in calls:
+            call.finish(None, Draining())
         self.flush()
+
+    def _note(self, error: Exception) -> None:
+        """Count a failure and log it, at most once a second."""
+        self.totals["failures"] += 1
+        now = time.monotonic()
+        if now - self._logged >= 1.0:
+            self._logged = now
+            _LOGGER.error("A step of the model failed.", exc_info=error)
 
     # Guard-only prompts
 
@@ -126,18 +164,19 @@ class Worker:
             self._judging.note(tokens, time.perf_counter() - begun)
 
     def _judge_batch(self, items: Sequence[Item]) -> None:
-        found: list[tuple[Verdict | None, Reason | None]]
+        found: list[Found]
         if not self.guarded:
             found = [(None, None)] * len(items)
         else:
             try:
-                found = self._verdicts(_states(self.chat, self.guard, [item.rendered for item in items]))
+                found = verdicts_of(self.guard, read_states(self.guard, [item.rendered for item in items]))
                 self._count("judging", len(items), sum(len(item.rendered) for item in items))
-            except Exception:
+            except Exception as error:
                 if len(items) > 1:
                     for item in items:
                         self._judge_batch([item])
                     return
+                self._note(error)
                 found = [(None, "error")]
         for item, (verdict, reason) in zip(items, found, strict=True):
             action: Action = "none"
@@ -146,23 +185,6 @@ class Worker:
             elif verdict is not None and verdict.flagged:
                 action = "flagged"
             item.judging.settle(item.index, Judgement(verdict, action, reason, len(item.rendered)))
-
-    def _verdicts(self, states: dict[str, Any]) -> list[tuple[Verdict | None, Reason | None]]:
-        """A verdict a row, or the reason why there is none."""
-        harmfulness, refusal = self.guard.beliefs(states)
-        finite = np.isfinite(harmfulness) if refusal is None else np.isfinite(harmfulness) & np.isfinite(refusal)
-        if finite.all():
-            made = self.guard.verdicts(harmfulness, refusal, [None] * len(harmfulness))
-            return [(verdict, None) for verdict in made]
-        found: list[tuple[Verdict | None, Reason | None]] = []
-        for row, good in enumerate(finite.tolist()):
-            if not good:
-                found.append((None, "not_finite"))
-                continue
-            part = slice(row, row + 1)
-            beliefs = None if refusal is None else refusal[part]
-            found.append((self.guard.verdicts(harmfulness[part], beliefs, [None])[0], None))
-        return found
 
     # Replies
 
@@ -207,12 +229,14 @@ class Worker:
             self._refuse_or_answer(batch[0], error, look=look)
 
     def _refuse_or_answer(self, reply: Reply, error: Exception, *, look: bool) -> None:
-        reason: Reason = "not_finite" if isinstance(error, NotFiniteError) else "error"
-        if not look:
-            reply.send(Judged(Judgement(None, "none", reason, len(reply.rendered))))
+        reply.reason = reply.reason or ("not_finite" if isinstance(error, NotFiniteError) else "error")
+        self._note(error)
+        if reply.judged or not look:
+            # What was announced cannot be taken back, so there is no second way.
+            reply.send(Judged(Judgement(None, "none", reply.reason, len(reply.rendered))))
             reply.send(Ended("error", 0, f"The model failed ({type(error).__name__})."))
         elif reply.job.policy.on_unjudged == "refuse":
-            refuse(reply, Judgement(None, "refused", reason, len(reply.rendered)))
+            refuse(reply, Judgement(None, "refused", reply.reason, len(reply.rendered)))
         else:
             reply.guarded = False
             self._start([reply], look=False)
@@ -227,7 +251,7 @@ class Worker:
 
         def judge(seen: PrefillBatch) -> list[Decision]:
             decisions: list[Decision] = []
-            found = self._verdicts({position: seen.at(position) for position in self.guard.positions})
+            found = verdicts_of(self.guard, {position: seen.at(position) for position in self.guard.positions})
             for index, (verdict, reason) in zip(seen.indices, found, strict=True):
                 if verdict is None:
                     raise NotFiniteError(f"The guard cannot judge ({reason}).")
@@ -259,7 +283,7 @@ class Worker:
         _, groups = generator.begin(list(range(len(batch))))
         self._count("prefill", len(batch), sum(len(item) for item in rendered))
         for index, reply in enumerate(batch):
-            judgement = judgements.get(index, Judgement(None, "none", None, len(reply.rendered)))
+            judgement = judgements.get(index, Judgement(None, "none", reply.reason, len(reply.rendered)))
             if judgement.action == "refused":
                 refuse(reply, judgement)
             else:
@@ -281,9 +305,11 @@ class Worker:
         now = time.monotonic()
         self._tokens = self._rolling.choose()
         leaving = []
-        for key, token in self._tokens.items():
-            reply = self._running[key]
-            if reply.cancelled or reply.deadline < now:
+        for key, reply in self._running.items():
+            token = self._tokens.get(key)
+            if token is None:
+                reply.send(Ended("error", reply.tokens, "The next token could not be drawn."))
+            elif reply.cancelled or reply.deadline < now:
                 reply.send(Ended("time", reply.tokens))
             elif token in self.chat.stop_ids:
                 self._end(reply, "stop")
@@ -311,7 +337,7 @@ class Worker:
         if not self._running:
             return
         watching = any(self._running[key].job.watch for key in self._rolling.keys)
-        states = self._watched_states() if watching else ()
+        states = watched_states(self.guard) if watching else ()
         chosen = {key: self._tokens[key] for key in self._rolling.keys if key in self._tokens}
         begun = time.perf_counter()
         broken, seen = self._rolling.advance(chosen, states)
@@ -323,24 +349,8 @@ class Worker:
         for key, values in seen.items():
             reply = self._running[key]
             if reply.job.watch and key not in broken:
-                reply.send(self._belief(reply, self._tokens[key], values, states))
+                reply.send(belief_at(self.guard, reply.tokens - 1, self._tokens[key], values, states))
         self._leave(broken)
-
-    def _watched_states(self) -> tuple[int, ...]:
-        beliefs = [self.guard.harmfulness, self.guard.refusal]
-        return tuple(sorted({belief.rule.states[-1] for belief in beliefs if belief is not None}))
-
-    def _belief(self, reply: Reply, token: int, values: Tensor, states: Sequence[int]) -> Belief:
-        found: dict[str, float | None] = {"harmfulness": None, "refusal": None}
-        directions = self.guard.directions
-        for belief in (self.guard.harmfulness, self.guard.refusal):
-            if belief is not None and directions is not None and belief.name in directions.names:
-                state = belief.rule.states[-1]
-                row = values[list(states).index(state)].float().numpy()[None]
-                reading = float(directions.read(belief.name, row, [state])[0])
-                found[belief.name] = reading if np.isfinite(reading) else None
-        text = self.chat.tokenizer.decode([token])
-        return Belief(reply.tokens - 1, str(text), found["harmfulness"], found["refusal"])
 
     def _leave(self, keys: Sequence[int]) -> None:
         self._rolling.leave(keys)
@@ -378,19 +388,3 @@ def refuse(reply: Reply, judgement: Judgement) -> None:
     if reply.job.refusal_text:
         reply.send(Piece(reply.job.refusal_text))
     reply.send(Ended("content_filter", 0))
-
-
-def _states(chat: ChatModel, guard: LatentGuard, rendered: Sequence[Rendered]) -> dict[str, Tensor]:
-    """position -> (n, states, d): the guard's states, with nothing run that lies deeper."""
-    import torch
-
-    from undertow.model.capture import Gatherer, StopForward, position_columns
-    from undertow.model.hooks import attached
-
-    gatherer = Gatherer(chat.anatomy, guard.states)
-    gatherer.aim(torch.tensor([position_columns(item, guard.positions) for item in rendered]))
-    ids, mask = chat.forward.pad_right([item.ids for item in rendered])
-    with attached(chat.anatomy, gatherer.visits()), suppress(StopForward):
-        chat.forward(ids, mask)
-    values = gatherer.raw_state_values()
-    return {position: values[:, :, index] for index, position in enumerate(guard.positions)}
