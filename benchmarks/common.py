@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -117,6 +118,15 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--json", type=Path, default=None, help="also write the figures here")
     return made
+
+
+def write_table(page: Path, name: str, text: str) -> None:
+    """Put a table between a page's marks, `<!-- name: ... -->` and `<!-- end of name -->`."""
+    marked = re.compile(rf"(<!-- {re.escape(name)}: .*? -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
+    whole = page.read_text(encoding="utf-8")
+    if not marked.search(whole):
+        raise SystemExit(f"{page} has no marks for this table.")
+    page.write_text(marked.sub(lambda match: match[1] + text + "\n" + match[2], whole), encoding="utf-8")
 
 
 def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:

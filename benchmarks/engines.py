@@ -34,9 +34,10 @@ from undertow.engines.ray import Merge, scan_with_ray
 from undertow.engines.session import running_ray
 from undertow.guard import LatentGuard
 from undertow.guard.journal import Journal
-from undertow.guard.rows import CHUNK_ROWS
+from undertow.guard.rows import CHUNK_ROWS, TOKENS_PER_BATCH
 from undertow.guard.scan import scan
 from undertow.model import ChatModel, load
+from undertow.model.batching import plan
 from undertow.organism.grammar import sample
 from undertow.prompts import iterate_prompts
 
@@ -135,6 +136,7 @@ def measure(case: Case, server: str, repeats: int) -> dict[str, Any]:
         "equal": places["local"].read_bytes() == places["ray"].read_bytes(),
         "bytes_a_row": len(places["local"].read_bytes()) / case.rows,
         "host_seconds": host_seconds(case),
+        "padded": padded(case),
         "read_seconds": read_seconds(case),
         "merge_seconds": merge_seconds(places["local"]),
     }
@@ -178,6 +180,17 @@ def host_seconds(case: Case) -> float:
     for text in texts:
         case.guard.model.render(text)
     return (time.perf_counter() - begin) / len(texts)
+
+
+def padded(case: Case) -> float:
+    """Tokens that the local engine computes, padding included, over those that the prompts have."""
+    texts = [json.loads(line)["prompt"] for line in case.source.read_text().splitlines()]
+    lengths = [len(case.guard.model.render(text)) for text in texts]
+    computed = 0
+    for first in range(0, len(lengths), CHUNK_ROWS):
+        chunk = lengths[first : first + CHUNK_ROWS]
+        computed += sum(len(batch) * chunk[batch[0]] for batch in plan(chunk, TOKENS_PER_BATCH))
+    return computed / sum(lengths)
 
 
 def read_seconds(case: Case) -> float:
@@ -228,13 +241,15 @@ def table(results: list[dict[str, Any]], repeats: int) -> str:
     )
     rendering = ", ".join(f"{found['host_seconds'] * 1e3:.2f} ms ({found['name']})" for found in results)
     size = statistics.mean(found["bytes_a_row"] for found in results)
+    padding = ", ".join(f"{found['padded']:.2f} ({found['name']})" for found in results)
     lines += [
         "",
         "Rates count from the first rows written to the last. Ray's workers took "
         f"{min(starts):.0f} to {max(starts):.0f} seconds to load PyTorch and the guard and score a first chunk. On one "
         f"core, reading a prompt took {reading * 1e6:.0f} microseconds, rendering and tokenising it {rendering}, and "
         f"bringing a row that a worker has finished into the output {merging * 1e6:.0f} microseconds; a row takes "
-        f"{size:.0f} bytes as JSON lines. Ray's output equalled the local engine's byte for byte.",
+        f"{size:.0f} bytes as JSON lines. For every token of a prompt local and ray computed, padding included, "
+        f"{padding} tokens. Ray's output equalled the local engine's byte for byte.",
     ]
     return "\n".join(lines)
 

@@ -141,7 +141,7 @@ def steps(plan: Plan) -> list[str]:
     return [
         f"1. Model: {shape.name}, L = {shape.layers}, a block of {shape.block:,} weights; the guard reads state "
         f"{given.state} (assumed), so {given.state} blocks run and nothing is decoded. Prompts of T = {given.tokens} "
-        "tokens with their template (assumed).",
+        "tokens with their template, all equally long, so that nothing is padded (assumed).",
         f"2. A prompt: (2 W T + 4 H e T²) l = (2 x {shape.block:,} x {given.tokens} + 4 x "
         f"{shape.heads * shape.head:,} x {given.tokens}²) x {given.state} = {quantity(plan.operations, 'FLOP')}.",
         f"3. A GPU: {quantity(given.peak, 'FLOP/s')} promised, {given.utilisation:.0%} of it reached (both assumed): "
@@ -172,6 +172,7 @@ def variants(plan: Plan) -> list[str]:
     cases: list[tuple[str, dict[str, Any]]] = [
         ("as above", {}),
         ("deepest state: all blocks run", {"state": plan.shape.layers}),
+        ("prompts that differ in length, padded to twice their tokens", {"tokens": 2 * base.tokens}),
         ("prompts of 512 tokens", {"tokens": 512}),
         ("20 % of the promised rate reached", {"utilisation": 0.2}),
         ("$5 an hour", {"price": 5.0}),

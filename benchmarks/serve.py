@@ -13,6 +13,7 @@ import argparse
 import gc
 import multiprocessing
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import benchmark_llama, finish, parser, prompts_of
+from common import benchmark_llama, finish, parser, prompts_of, write_table
 from guard import guard_of_organism, guard_of_random_prompts
 from hosting import hosted
 from traffic import CHAT, MODERATIONS, Job, Measured, chat_body, load, moderations_body
@@ -256,6 +257,33 @@ def show(row: dict[str, Any]) -> None:
         print(" " * 18 + f"against batches of one: {row['against_batches_of_one']['median']:.2f}x", flush=True)
 
 
+def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
+    """A row a figure."""
+    lines = [
+        "| model | what | clients | ratio | middle half of the pairs | wanted | medians |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ratio, least = row["ratio"], row["bound"] != FIRST_TOKEN
+        spread = f"{ratio['lower_quartile']:.2f} to {ratio['upper_quartile']:.2f}"
+        wanted = f"at {'least' if least else 'most'} {row['bound']:.2f}"
+        unit, values = ("a second", row["a_second"]) if least else ("ms", row["milliseconds"])
+        medians = ", ".join(f"{way} {value:,.{0 if least else 1}f}" for way, value in values.items()) + f" {unit}"
+        if "p99_milliseconds" in row:
+            medians += f"; 99 of 100 of the saturated within {row['p99_milliseconds']['saturated']:,.0f} ms"
+        lines.append(
+            f"| {row['name']} | {row['what']} | {row['clients']} | {ratio['median']:.2f} | {spread} | {wanted} | "
+            f"{medians} |"
+        )
+    threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''}"
+    about = (
+        f"{threads} for the servers, the clients in a process of their own; {arguments.repeats} rounds, those of "
+        f"throughput {arguments.seconds:g} s long. Ratios are guarded over unguarded, and for moderations many clients "
+        "over one client."
+    )
+    return "\n".join([*lines, "", textwrap.fill(about, 120)])
+
+
 def main() -> None:
     flags = parser(__doc__)
     flags.set_defaults(threads=1)
@@ -264,6 +292,7 @@ def main() -> None:
     flags.add_argument("--chat-clients", type=int, default=8)
     flags.add_argument("--moderation-clients", type=int, default=64)
     flags.add_argument("--only", choices=["organism", "llama"])
+    flags.add_argument("--write", type=Path, nargs="+", default=[], help="write the table into these pages")
     arguments = flags.parse_args()
     torch.set_num_threads(arguments.threads)
     rows: list[dict[str, Any]] = []
@@ -285,6 +314,8 @@ def main() -> None:
             guard = guard_of_random_prompts(chat)
             rows += measure("random Llama", guard, prompts, {"short": short, "long": long}, clients, arguments)
     finish(arguments, {"benchmark": "serve", "rows": rows})
+    for page in arguments.write:
+        write_table(page, "serve", table(rows, arguments))
 
 
 if __name__ == "__main__":

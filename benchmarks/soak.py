@@ -15,6 +15,7 @@ import secrets
 import statistics
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import finish
+from common import finish, write_table
 from hosting import ServerProcess
 from soak_cases import MARK, TOKENS, chat_cases, moderation_cases
 from soak_clients import WEIGHTS, Tally, Target, run_clients
@@ -252,6 +253,24 @@ def table(found: Soaked, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def page_table(found: Soaked, clients: int, seconds: float) -> str:
+    """The same for a page."""
+    lines = ["| kind | sent | compared and right | 429 | median | 99 of 100 within |", "|---|---|---|---|---|---|"]
+    for kind in WEIGHTS:
+        times = sorted(found.tally.seconds[kind])
+        middle, late = (f"{times[int(len(times) * share)]:.2f} s" if times else "" for share in (0.5, 0.99))
+        sent, right = found.tally.sent[kind], found.tally.right[kind]
+        lines.append(f"| {kind} | {sent:,} | {right:,} | {found.tally.statuses[kind][429]:,} | {middle} | {late} |")
+    sizes = [size / 2**20 for _, size in found.samples]
+    about = (
+        f"{clients} clients for {seconds:g} s, {sum(found.tally.sent.values()):,} requests, replies of up to {TOKENS} "
+        f"tokens. Memory {sizes[0]:.0f} MiB at first and {sizes[-1]:.0f} at last, {found.growth / 2**20:+.1f} over the "
+        f"second half; {found.files[0]} open files before and {found.files[1]} after. "
+        + ("Nothing was amiss." if not found.failures else f"Amiss: {' '.join(found.failures)}")
+    )
+    return "\n".join([*lines, "", textwrap.fill(about, 120)])
+
+
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--guard", type=Path, help="a saved guard of organism:aligned; by default one is fitted")
@@ -260,6 +279,7 @@ def main() -> None:
     flags.add_argument("--prompts", type=int, default=160)
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--json", type=Path, default=None, help="also write the figures here")
+    flags.add_argument("--write", type=Path, nargs="+", default=[], help="write the table into these pages")
     arguments = flags.parse_args()
     arguments.threads, arguments.repeats = 1, 1
     torch.set_num_threads(1)
@@ -296,6 +316,8 @@ def main() -> None:
         "failures": found.failures,
     }
     finish(arguments, figures)
+    for page in arguments.write:
+        write_table(page, "soak", page_table(found, arguments.clients, arguments.seconds))
     sys.exit(1 if found.failures else 0)
 
 

@@ -116,23 +116,60 @@ def test_a_server_that_stays_away_ends_the_scan_which_can_be_resumed(server: Sta
     assert TEXTS[0] not in {text for texts in server.asked for text in texts}
 
 
-def test_another_guard_on_the_server_is_refused_on_resuming_and_after_a_break(server: Standin, tmp_path: Path) -> None:
+def test_another_guard_on_the_server_is_refused_on_resuming(server: Standin, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     scanned(server, output)
     server.guard = "0" * 64
     with pytest.raises(GuardError, match="scan of another guard"):
         scanned(server, output)
-    server.guard = "f" * 64
+    assert len(scanned(server, output, overwrite=True)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("in_flight", [1, 4])
+@pytest.mark.parametrize("at", [0, 96, 192], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("failure", [None, 0, 500, 502, 503, 504])
+def test_no_row_of_another_guard_is_kept_however_the_server_changed(
+    server: Standin, tmp_path: Path, failure: int | None, at: int, in_flight: int
+) -> None:
+    def answer(texts: list[str]) -> Any:
+        if TEXTS.index(texts[0]) >= at and server.guard == "f" * 64:
+            server.guard = "0" * 64
+            if failure is not None:
+                return failure, {}, {"Retry-After": "0.05"}
+        judged = {text: verdict_of(text) | {"refusal": 9.0} for text in texts} if server.guard == "0" * 64 else {}
+        return 200, moderation(texts, lambda text: judged.get(text) or verdict_of(text)), {}
+
+    server.answer = answer
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(GuardError, match="came back with another guard"):
+        scanned(server, output, requests_in_flight=in_flight)
+    rows = rows_of(output)
+    assert all(row["refusal"] == -1.5 for row in rows)
+    if in_flight == 1:
+        assert len(rows) == at
+    with pytest.raises(GuardError, match="scan of another guard"):
+        scanned(server, output)
+    server.guard, server.answer = "f" * 64, lambda texts: (200, moderation(texts), {})
+    check_rows(scanned(server, output))
+
+
+def test_chunks_answered_together_share_a_check(server: Standin, tmp_path: Path) -> None:
+    together, checks = threading.Barrier(4), []
+
+    def models() -> dict[str, Any]:
+        checks.append(time.monotonic())
+        time.sleep(0.3)
+        return Standin.models(server)
 
     def answer(texts: list[str]) -> Any:
-        if server.guard[0] == "f":
-            server.guard = "0" * 64
-            return 0, None, {}
+        together.wait(10)
         return 200, moderation(texts), {}
 
     server.answer = answer
-    with pytest.raises(GuardError, match="came back with another guard"):
-        scanned(server, output, overwrite=True, requests_in_flight=1)
+    vars(server)["models"] = models
+    rows = scanned(server, tmp_path / "out.jsonl", TEXTS[:128], requests_in_flight=4)
+    assert len(rows) == 128
+    assert 2 <= len(checks) <= 3, "one at the start; one of the first chunk, and one of all that came meanwhile"
 
 
 def test_a_text_that_the_server_refuses_costs_no_other_its_verdict(server: Standin, tmp_path: Path) -> None:

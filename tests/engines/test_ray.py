@@ -23,6 +23,7 @@ from undertow.engines.parts import Parts
 from undertow.engines.ray import Merge, scan_with_ray
 from undertow.errors import GuardError, PromptFileError
 from undertow.guard.journal import Journal
+from undertow.guard.place import ScanResult
 from undertow.guard.scan import scan
 from undertow.prompts import PromptSet
 
@@ -50,13 +51,16 @@ def running() -> Iterator[None]:
         del os.environ["RAY_USAGE_STATS_ENABLED"]
 
 
-def on_ray(ground: Ground, output: Path, source: Any = None, opener: Callable = open_plain, **options: Any):
+def on_ray(
+    ground: Ground, output: Path, source: Any = None, opener: Callable = open_plain, workers: int = 2, **options: Any
+) -> ScanResult:
+    """A scan on Ray; one worker where a second would only cost the time in which it loads PyTorch."""
     return scan_with_ray(
         ground.guard,
         ground.source if source is None else source,
         output,
         open_guard=opener if isinstance(opener, partial) else partial(opener, str(ground.folder)),
-        workers=2,
+        workers=workers,
         progress=False,
         **options,
     )
@@ -82,17 +86,18 @@ def test_parts_are_merged_in_order_whatever_comes_first_and_whatever_interrupts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("undertow.engines.ray._COMMIT_SECONDS", -1.0)
-    parts, seen = Parts(tmp_path), []
+    parts = Parts(tmp_path)
+    seen: list[int] = []
     with Journal(tmp_path / "out.jsonl") as journal:
         journal.commit([*rows_of_chunk(0), *rows_of_chunk(1, 2)])
         for chunk in (0, 3):
             parts.write(chunk, rows_of_chunk(chunk))
         merge = Merge(parts, journal, 4, seen.append)
         assert merge.ready == {3} and not (tmp_path / "000000000000.jsonl").exists()
-        for chunk, rows in ((4, 6), (2, 6)):
+        for chunk in (4, 2):
             parts.write(chunk, rows_of_chunk(chunk))
             merge.add(chunk)
-            assert journal.rows == rows
+            assert journal.rows == 6
         commit = Journal.commit
 
         def interrupted(self: Journal, rows: Any) -> None:
@@ -166,7 +171,7 @@ def test_a_killed_driver_is_resumed_and_no_finished_chunk_is_scored_again(
         written = sum(1 for _ in stream) // 64
     finished = {int(path.stem) for path in parts.glob("*/*.jsonl")} | set(range(written))
     assert 3 <= len(finished) < CHUNKS
-    result = on_ray(ground, output, opener=partial(open_watched, str(ground.folder), str(second)))
+    result = on_ray(ground, output, opener=partial(open_watched, str(ground.folder), str(second)), workers=1)
     scored = [row // 64 for _, row in begun(second)]
     assert sorted(scored) == sorted(set(range(CHUNKS)) - finished)
     assert result.resumed == written * 64
@@ -182,7 +187,7 @@ def test_a_prompt_that_kills_every_worker_ends_the_scan_with_its_rows(
     prompts = list(PromptSet.read(ground.source))[:400]
     opener = partial(open_watched, str(ground.folder), str(log), 0.0, prompts[200].text)
     with pytest.raises(GuardError, match="rows 192 to 255 ended its worker 3 times"):
-        on_ray(ground, output, prompts, opener)
+        on_ray(ground, output, prompts, opener, workers=1)
     assert [row for _, row in begun(log)].count(192) == 3
     with pytest.raises(GuardError, match="another include prompts"):
         on_ray(ground, output, prompts, include_prompts=True)
@@ -203,7 +208,7 @@ def test_a_line_that_cannot_be_read_ends_the_scan_as_it_ends_a_local_one(
     source.write_text("\n".join([*lines[:350], "{broken", *lines[350:400]]))
     outputs = tmp_path / "ray.jsonl", tmp_path / "local.jsonl"
     messages = []
-    for run, output in zip((partial(on_ray, ground), partial(scan, ground.guard)), outputs, strict=True):
+    for run, output in zip((partial(on_ray, ground, workers=1), partial(scan, ground.guard)), outputs, strict=True):
         with pytest.raises(PromptFileError, match="line 351") as caught:
             run(output=output, source=source) if output == outputs[0] else run(source, output, progress=False)
         messages.append(str(caught.value))
@@ -213,7 +218,7 @@ def test_a_line_that_cannot_be_read_ends_the_scan_as_it_ends_a_local_one(
 
 def test_a_guard_that_workers_cannot_open_ends_the_scan(ground: Ground, running: None, tmp_path: Path) -> None:
     with pytest.raises(GuardError, match="could not open the guard: There is no guard"):
-        on_ray(ground, tmp_path / "out.jsonl", opener=open_nothing)
+        on_ray(ground, tmp_path / "out.jsonl", opener=open_nothing, workers=1)
 
 
 @pytest.mark.parametrize(
@@ -223,9 +228,9 @@ def test_a_guard_that_workers_cannot_open_ends_the_scan(ground: Ground, running:
 def test_what_cannot_be_scanned_is_refused_before_ray_starts(
     ground: Ground, tmp_path: Path, options: dict[str, Any], word: str
 ) -> None:
-    options = {"source": ground.source, "output": "out.jsonl"} | options
+    given: dict[str, Any] = {"source": ground.source, "output": "out.jsonl"} | options
     with pytest.raises(GuardError, match=word):
-        on_ray(ground, tmp_path / options.pop("output"), **options)
+        on_ray(ground, tmp_path / given.pop("output"), **given)
     assert not list(tmp_path.iterdir())
 
 

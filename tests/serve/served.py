@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -52,6 +53,23 @@ class Served:
                 return
             time.sleep(0.01)
         raise AssertionError(f"The engine is still busy: {self.engine.status()}.")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the engine's thread from doing anything while the block runs."""
+        begun, ended = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            begun.set()
+            ended.wait(SECONDS)
+
+        assert self.server._loop is not None
+        asyncio.run_coroutine_threadsafe(self.engine.call(hold), self.server._loop)
+        try:
+            assert begun.wait(SECONDS)
+            yield
+        finally:
+            ended.set()
 
 
 def settings_with(**values: Any) -> ServeSettings:

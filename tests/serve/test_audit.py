@@ -46,9 +46,12 @@ def test_a_line_has_the_scores_and_not_the_text(tmp_path: Path) -> None:
     audit = Audit(path, guard="print")
     audit.record("chat-1", "/v1/chat/completions", SECRET, FLAGGED, Policy(on_harmful="refuse"))
     audit.record("mod-1", "/v1/moderations", Prompt("x" * 9), UNJUDGED, index=3)
+    pushed = {"direction": "refusal", "state": 2, "coefficient": -1.0, "span": "tail"}
+    audit.record("page-1", "/inspector/reply", SECRET, FLAGGED, Policy(on_harmful="flag"), steered_by_hand=pushed)
     audit.close()
     assert "vault" not in path.read_text()
-    chat, moderation = lines_of(path)
+    chat, moderation, page = lines_of(path)
+    assert page["steered_by_hand"] == pushed and "steered_by_hand" not in chat | moderation
     messages = json.dumps([["user", SECRET.text]], separators=(",", ":")).encode()
     key = (tmp_path / "audit.jsonl.key").read_bytes()
     assert chat["conversation"] == hmac.new(key, messages, hashlib.sha256).hexdigest() == conversation_hash(SECRET, key)

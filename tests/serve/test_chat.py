@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -193,6 +194,33 @@ def test_the_verdict_precedes_the_first_token(talkative):
             assert verdict["harmfulness"] == pytest.approx(talkative("hello").harmfulness, rel=1e-3, abs=1e-4)
             first = next(response.iter_lines())
         assert json.loads(first.removeprefix("data: "))["undertow"] == verdict
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/moderations", "/inspector/reply", "steered"])
+def test_the_time_for_a_body_is_part_of_a_requests(guard, monkeypatch, path):
+    body: dict = {"messages": conversation("bake1 the thing1")}
+    if path == "/v1/chat/completions":
+        body = chat_body("bake1 the thing1")
+    if path == "/v1/moderations":
+        body = {"input": "bake1 the thing1"}
+    elif path == "steered":
+        body["steering"] = {"direction": "refusal", "state": 2, "coefficient": 1.0, "span": "tail"}
+    raw = json.dumps(body).encode()
+    route = "/inspector/reply" if path == "steered" else path
+    head = f"POST {route} HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {len(raw)}"
+    deadlines = []
+    with serving(guard, settings_with(limits={"seconds": 50.0})) as server:
+        chat, judge = server.engine.chat, server.engine.judge
+        monkeypatch.setattr(server.engine, "chat", lambda job, at=None: deadlines.append(at) or chat(job, at))
+        monkeypatch.setattr(server.engine, "judge", lambda *given: deadlines.append(given[2]) or judge(*given))
+        before = time.monotonic()
+        with raw_request(server, head, raw[:5]) as connection:
+            time.sleep(0.5)
+            sent = time.monotonic()
+            connection.sendall(raw[5:])
+            wait_for(lambda: len(deadlines) == (2 if path == "steered" else 1))
+        server.wait_until_idle()
+    assert all(before + 50 <= at < sent + 50 - 0.2 for at in deadlines)
 
 
 def test_a_reply_beyond_its_time_says_so(talkative):

@@ -176,3 +176,21 @@ def test_small_answers_do_not_wait_for_an_acknowledgement(hurried):
             taken.append(time.perf_counter() - begun)
     # That wait is of 40 ms, and every answer on an open connection would have it.
     assert min(taken) < 0.03
+
+
+def test_more_connections_than_allowed_are_closed_at_once(talkative):
+    limits = {"connections": 3, "write_seconds": 60}
+    metrics = Metrics()
+    with serving(talkative, settings_with(name="taught", limits=limits), metrics=metrics) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(3)]
+        wait_for(lambda: len(server.server.server_state.connections) == 3)
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+                assert until_closed(connection) < 10
+        assert b'rejected_total{reason="connections"} 2.0' in metrics.render(server.engine.status())[0]
+        held.pop().close()
+        wait_for(lambda: len(server.server.server_state.connections) == 2)
+        with client(server) as http:
+            assert http.get("/healthz").status_code == 200
+        for connection in held:
+            connection.close()

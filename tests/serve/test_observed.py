@@ -45,6 +45,24 @@ def test_requests_tokens_and_verdicts_are_counted(guard, chat):
     assert found['undertow_request_seconds_count{route="/v1/chat/completions"}'] == 4
 
 
+def test_what_the_inspector_asks_is_counted_by_name(guard):
+    with serving(guard, settings_with(), metrics=Metrics()) as served:
+        with client(served) as http:
+            http.post("/inspector/read", json={"messages": conversation("bake1")})
+            http.post("/inspector/reply", json={"messages": []})
+            http.get("/inspector/inspector.js")
+            http.get("/inspector/nothing.js")
+            http.post("/inspector/read", content=b"")
+        found = counted(served)
+    requests = 'undertow_requests_total{route="%s",status="%d"}'
+    assert found[requests % ("/inspector/read", 200)] == 1
+    assert found[requests % ("/inspector/read", 415)] == 1
+    assert found[requests % ("/inspector/reply", 400)] == 1
+    assert found[requests % ("/inspector/{name}", 200)] == 1
+    assert found[requests % ("/inspector/{name}", 404)] == 1
+    assert not [name for name in found if 'route="other"' in name]
+
+
 def test_every_response_has_an_id_of_its_own(served):
     with client(served) as http:
         ids = [http.get(path).headers["x-request-id"] for path in ("/", "/nowhere", "/v1/models", "/healthz")]

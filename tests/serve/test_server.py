@@ -166,8 +166,9 @@ def test_an_address_is_one_that_clients_take():
     with listen("127.0.0.1", 0) as listener:
         assert address(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
     if socket.has_ipv6:
-        with listen("::1", 0) as listener:
-            assert address(listener).startswith("http://[::1]:")
+        for host in ("::1", "[::1]"):
+            with listen(host, 0) as listener:
+                assert address(listener).startswith("http://[::1]:")
 
 
 def test_other_machines_are_let_in_only_with_a_key():

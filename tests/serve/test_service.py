@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from tests.serve.served import settings_with
 from undertow.prompts import Prompt
 from undertow.serve.failures import Failure
 from undertow.serve.jobs import Judgement
-from undertow.serve.service import Service
+from undertow.serve.service import Service, deadline
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_numbers_that_json_has_not_are_null(service, guard):
 def test_verdicts_are_noted_once(service):
     noted: list[object] = []
     metrics = SimpleNamespace(verdict=noted.append)
-    audit = SimpleNamespace(record=lambda *values, index: noted.append((values, index)))
+    audit = SimpleNamespace(record=lambda *values, index, steered_by_hand: noted.append((values, index)))
     request = SimpleNamespace(state=SimpleNamespace(request_id="req-1"))
     prompt, judgement = Prompt("hello"), Judgement(None, "refused", "too_long")
     whole = replace(service, metrics=metrics, audit=audit)
@@ -66,3 +67,8 @@ def test_verdicts_are_noted_once(service):
     whole.note(request, "/route", prompt, Judgement(None, "none"), None)
     assert len(noted) == 2
     service.note(request, "/route", prompt, judgement, None)
+
+
+def test_a_deadline_counts_from_the_requests_arrival():
+    request = SimpleNamespace(state=SimpleNamespace(arrived=time.perf_counter() - 7.0))
+    assert deadline(request, 10.0) - time.monotonic() == pytest.approx(3.0, abs=0.5)

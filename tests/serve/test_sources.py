@@ -132,8 +132,9 @@ def test_a_server_without_a_guard_is_refused() -> None:
         read_settings({}, {})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "10.1.2.3", "example.org"])
 def test_other_machines_need_a_key(host: str) -> None:
+    assert not is_loopback(host)
     flags = GUARD | {"host": Flag("--host", host)}
     with pytest.raises(SettingsError, match="UNDERTOW_API_KEY"):
         read_settings(flags, {})
@@ -150,6 +151,11 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
     environment = {"UNDERTOW_SERVE_LIMITS_REPLY_TOKENS": "10"}
     with pytest.raises(SettingsError, match=r"reply_tokens_default \(512, default\) is more than"):
         read_settings(GUARD, environment)
+    environment = {"UNDERTOW_SERVE_LIMITS_JUDGING": "10", "UNDERTOW_SERVE_LIMITS_INPUTS": "11"}
+    with pytest.raises(SettingsError, match=r"judging \(10, environment .*JUDGING\) is less than limits.inputs \(11, "):
+        read_settings(GUARD, environment)
+    environment["UNDERTOW_SERVE_LIMITS_INPUTS"] = "10"
+    assert read_settings(GUARD, environment).settings.limits.inputs == 10
 
 
 AWKWARD: dict[str, Any] = {

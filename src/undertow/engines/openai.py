@@ -87,6 +87,8 @@ class OpenAIScorer:
         except (ValueError, TypeError) as error:
             raise GuardError(f"The key cannot be sent as a header: {error}.") from None
         self._stop = threading.Event()
+        self._checking = threading.Lock()
+        self._checked = float("-inf")
         try:
             about = self._about(min(patience, _FIRST_PATIENCE))
         except BaseException:
@@ -121,11 +123,13 @@ class OpenAIScorer:
             include_prompts: whether the text is written too.
 
         Raises:
-            GuardError: the server stays away for longer than `patience`, refuses the key, or answers something else
-                than verdicts.
+            GuardError: the server stays away for longer than `patience`, refuses the key, answers something else than
+                verdicts, or has another guard now than when the scorer was made.
         """
         single = [index for index, prompt in enumerate(prompts) if len(prompt.messages) == 1]
         found = dict(zip(single, self._judge([prompts[index].text for index in single]), strict=True))
+        if found:
+            self._check_same_guard()
         rows = []
         for index, prompt in enumerate(prompts):
             if index in found:
@@ -187,7 +191,6 @@ class OpenAIScorer:
         content = None if body is None else json.dumps(body).encode("ascii")
         deadline = time.monotonic() + patience
         attempt = failures = 0
-        away = False
         while True:
             wish: float | None = None
             try:
@@ -197,15 +200,13 @@ class OpenAIScorer:
                     raise GuardError("The scan was interrupted.") from None
                 if not isinstance(error, httpx.TransportError):
                     raise
-                reason, away = f"{type(error).__name__}: {error}".rstrip(": "), True
+                reason = f"{type(error).__name__}: {error}".rstrip(": ")
             else:
                 failures += response.status_code == 500
                 passing = response.status_code in _PASSING or (
                     response.status_code == 500 and failures < _MOST_FAILURES
                 )
                 if not passing:
-                    if away and method == "POST":
-                        self._check_same_guard()
                     return response
                 reason = f"status {response.status_code}"
                 wish = _retry_after(response)
@@ -220,9 +221,19 @@ class OpenAIScorer:
                 raise GuardError("The scan was interrupted.")
 
     def _check_same_guard(self) -> None:
-        """Refuse a server that came back with another guard."""
-        if _guard_of(self._about(self.patience)) != self.guard_fingerprint:
-            raise GuardError(f"The server at {self.url} came back with another guard; use overwrite to start anew.")
+        """Refuse answers of a server that came back with another guard.
+
+        A server can be exchanged without a failure that is seen here (behind a proxy, or between two requests), so
+        every chunk is followed by a check before its rows count. One check serves all chunks answered before it began.
+        """
+        answered = time.monotonic()
+        with self._checking:
+            if answered < self._checked:
+                return
+            begin = time.monotonic()
+            if _guard_of(self._about(self.patience)) != self.guard_fingerprint:
+                raise GuardError(f"The server at {self.url} came back with another guard; use overwrite to start anew.")
+            self._checked = begin
 
     def _body(self, response: httpx.Response) -> dict[str, Any]:
         """The JSON object of a success; GuardError for anything else."""

@@ -102,11 +102,10 @@ class LatentGuard:
 
         Args:
             model: the chat model to read.
-            harmful, harmless: prompts of each class: a file path or Hub dataset id, a PromptSet, or a sequence of
-                texts, Prompts or conversations. At least 10 of each. Categories, wrappers and styles, where known, are
-                held out whole when choosing.
+            harmful, harmless: prompts of each class, at least 10: a file path or Hub dataset id, a PromptSet, or texts,
+                Prompts or conversations. Categories, wrappers and styles, where known, are held out whole.
             rule: "auto" (chosen by cross-validation, which says why), "centroid" (the published rule), "prototype",
-                "linear", or a registered rule.
+                "linear", "normed" (for export to a stock classifier, never chosen by "auto"), or a registered rule.
             calibration: a `Calibration`, or just the wanted false-positive rate. When left out: 2 % on held-out
                 prompts; for rule="centroid" the published threshold 0.
             seed: of splits and samples; the same seed gives the same guard.

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 64
 """Rows that are scored together, aligned to row numbers. Fixed, because a float depends on what shares its batch."""
 
-TOKENS_PER_BATCH = 8192
+TOKENS_PER_BATCH = 1024
+"""Tokens of one pass, padding included: small, since prompts of one chunk differ in length and short ones would pay for
+long ones."""
 
 SCORES = ("harmful", "harmfulness", "refusal", "flagged", "quadrant")
 """What a verdict gives to its row."""

@@ -22,7 +22,7 @@ from undertow.prompts import Prompt, as_prompts, iterate_prompts
 if TYPE_CHECKING:
     from undertow.guard.guard import LatentGuard
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 Advance = Callable[[int], None]
 

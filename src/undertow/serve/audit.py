@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ class Audit:
         policy: Policy | None = None,
         *,
         index: int = 0,
+        steered_by_hand: Mapping[str, Any] | None = None,
     ) -> None:
         """Queue the line of one verdict; returns at once, never raises, may be called from any thread.
 
@@ -114,8 +115,10 @@ class Audit:
             judgement: the verdict, or why there is none.
             policy: that was in force; None for a prompt that was only judged.
             index: of the prompt among the request's.
+            steered_by_hand: direction, state, coefficient and span of what a client laid over the reply; None where
+                nothing was, and then the line does not speak of it.
         """
-        line = self._line(request_id, route, prompt, judgement, policy, index)
+        line = self._line(request_id, route, prompt, judgement, policy, index, steered_by_hand)
         with self._changed:
             if not self._closed and self._bytes + len(line) <= WAITING_BYTES:
                 self._lines.append(line)
@@ -139,7 +142,14 @@ class Audit:
             self._file.close()
 
     def _line(
-        self, request_id: str, route: str, prompt: Prompt, judgement: Judgement, policy: Policy | None, index: int
+        self,
+        request_id: str,
+        route: str,
+        prompt: Prompt,
+        judgement: Judgement,
+        policy: Policy | None,
+        index: int,
+        steered_by_hand: Mapping[str, Any] | None,
     ) -> bytes:
         verdict = judgement.verdict
         wire = judgement.to_wire(verdict.threshold if verdict is not None else 0.0)
@@ -162,6 +172,8 @@ class Audit:
                 "on_unjudged": policy.on_unjudged,
             },
         }
+        if steered_by_hand is not None:
+            line["steered_by_hand"] = dict(steered_by_hand)
         if self._prompts:
             line["messages"] = prompt.messages
         return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"

@@ -17,7 +17,7 @@ from undertow.serve.jobs import ChatJob, Ended, Event, Judged, Judgement, Piece,
 from undertow.serve.policies import NotAllowed, NotPossible, chosen_policy
 from undertow.serve.protocol import ChatRequest
 from undertow.serve.responses import CHAT_RESPONSES
-from undertow.serve.service import Service
+from undertow.serve.service import Service, deadline
 from undertow.serve.stream import DONE, Disconnected, EventStream, event, while_connected
 
 ROUTE = "/v1/chat/completions"
@@ -88,8 +88,9 @@ class _Reply:
 
     async def response(self) -> Response:
         """The response; for a stream, as soon as the verdict is there."""
+        until = deadline(self.request, self.service.settings.limits.seconds)
         # The engine gives generators, which can be closed.
-        events = cast(AsyncGenerator[Event, None], self.service.engine.chat(self.job))
+        events = cast(AsyncGenerator[Event, None], self.service.engine.chat(self.job, until))
         handed_on = False
         try:
             judgement = await while_connected(self.request.receive, self._judgement(events))

@@ -1,4 +1,4 @@
-"""HTTP connections that are dropped where a client neither reads nor writes."""
+"""HTTP connections that are dropped where a client neither reads nor writes, or where there are too many."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ _HEAD_BYTES = 65536
 _EARLY_BYTES = 65536
 
 
-def bounded_protocol(seconds: float, on_slow_reader: Callable[[], None]) -> type[asyncio.Protocol]:
-    """A uvicorn protocol class whose connections end after a standstill.
+def bounded_protocol(seconds: float, most: int, on_dropped: Callable[[str], None]) -> type[asyncio.Protocol]:
+    """A uvicorn protocol class whose connections are bounded in number and end after a standstill.
 
     Args:
         seconds: for which a client may leave a part of a response unread, or take to send a request's head.
-        on_slow_reader: called for every response that is cut off.
+        most: connections that may be open at once; further ones are closed as soon as they are made.
+        on_dropped: called with "slow_reader" for every response that is cut off, and with "connections" for every
+            connection that is one too many.
     """
     base: Any = base_protocol()
 
@@ -31,6 +33,10 @@ def bounded_protocol(seconds: float, on_slow_reader: Callable[[], None]) -> type
             self._early = bytearray()
             self._cycles: list[Any] = []
             super().connection_made(transport)
+            if len(self.connections) > most:
+                on_dropped("connections")
+                transport.abort()
+                return
             connection = transport.get_extra_info("socket")
             # Head and body go out on their own; without this the body would wait for the head's acknowledgement.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,7 +110,7 @@ def bounded_protocol(seconds: float, on_slow_reader: Callable[[], None]) -> type
                 self._take(data)
 
         def _cut_off(self) -> None:
-            on_slow_reader()
+            on_dropped("slow_reader")
             self.transport.abort()
 
         def _start(self, then: Callable[[], None]) -> None:

@@ -9,6 +9,9 @@ from undertow.serve.failures import answer
 from undertow.serve.responses import HEALTH_RESPONSES, METRICS_RESPONSES, READY_RESPONSES
 from undertow.serve.service import Service
 
+STALLED_SECONDS = 60.0
+"""For which the engine may take no step while work waits, before the server counts as stuck."""
+
 
 def health_router(service: Service) -> APIRouter:
     """The routes of health and metrics; there are no metrics where nothing is counted."""
@@ -23,9 +26,12 @@ def health_router(service: Service) -> APIRouter:
     @router.get("/readyz", response_model=None, responses=READY_RESPONSES)
     async def ready() -> Response:
         """Whether requests are taken."""
-        if service.engine.status().ready:
-            return answer({"status": "ready"})
-        return answer({"status": "draining"}, 503, {"retry-after": "1"})
+        status = service.engine.status()
+        if not status.ready:
+            return answer({"status": "draining"}, 503, {"retry-after": "1"})
+        if status.stalled > STALLED_SECONDS:
+            return answer({"status": "stalled"}, 503, {"retry-after": "1"})
+        return answer({"status": "ready"})
 
     if metrics is not None:
 

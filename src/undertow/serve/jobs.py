@@ -205,7 +205,7 @@ class EngineStatus:
         judging: guard-only prompts that wait.
         ready: whether it takes work.
         totals: counters since the start: tokens read and generated, batches, their rows, failures.
-        stalled: seconds since the last step where there is work, else 0.
+        stalled: seconds since the last step was done where the engine is at work, else 0.
     """
 
     waiting: int

@@ -133,7 +133,7 @@ class Metrics:
 
         Args:
             reason: one of a few words of the server's own, such as "full", "draining", "key", "body", "host",
-                "slow_reader" or "disconnected"; never anything that a client sent.
+                "slow_reader", "connections" or "disconnected"; never anything that a client sent.
         """
         self._rejected.labels(reason).inc()
 

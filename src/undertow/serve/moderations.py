@@ -14,7 +14,7 @@ from undertow.serve.failures import DISCONNECTED, Failure, answer
 from undertow.serve.jobs import Judgement
 from undertow.serve.protocol import ModerationRequest
 from undertow.serve.responses import MODERATION_RESPONSES
-from undertow.serve.service import Service
+from undertow.serve.service import Service, deadline
 from undertow.serve.stream import Disconnected, while_connected
 
 ROUTE = "/v1/moderations"
@@ -32,7 +32,8 @@ def moderation_router(service: Service) -> APIRouter:
         if len(body.input) > most:
             raise Failure(400, f"At most {most} texts are judged at once; send fewer.", "too_many_inputs", "input")
         prompts = [Prompt(text) for text in body.input]
-        work = service.engine.judge(prompts, service.settings.policy.on_unjudged)
+        until = deadline(request, service.settings.limits.seconds)
+        work = service.engine.judge(prompts, service.settings.policy.on_unjudged, until)
         try:
             judgements = await while_connected(request.receive, work)
         except Disconnected:

@@ -82,4 +82,4 @@ def _route(scope: Scope) -> str:
     """The pattern of the route that a request met, as the metrics name it."""
     # A request that was turned away at the gate has met no route; of its path only what the metrics know is counted.
     path = str(getattr(scope.get("route"), "path", scope["path"]))
-    return "/inspector" if path.startswith("/inspector") else path.replace("{id:path}", "{id}")
+    return path.replace("{id:path}", "{id}")

@@ -218,4 +218,4 @@ class ModelList(BaseModel):
 class StatusBody(BaseModel):
     """How the server is."""
 
-    status: Literal["ok", "ready", "draining"]
+    status: Literal["ok", "ready", "draining", "stalled"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from undertow.serve.failures import Failure
 from undertow.serve.jobs import ServeError
 from undertow.serve.settings import ServeSettings
+from undertow.serve.sources import is_loopback
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
@@ -33,16 +33,6 @@ HEADERS: dict[str, str] = {
     "cache-control": "no-store",
 }
 """Sent with every response that does not set them itself."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on this host."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_listening(settings: ServeSettings) -> None:

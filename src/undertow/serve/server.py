@@ -22,6 +22,7 @@ from undertow.serve.jobs import ServeError
 from undertow.serve.metrics import Metrics
 from undertow.serve.security import check_listening
 from undertow.serve.settings import ServeSettings
+from undertow.serve.sources import without_brackets
 
 if TYPE_CHECKING:
     from undertow.guard import LatentGuard
@@ -88,13 +89,13 @@ def server_for(app: FastAPI, settings: ServeSettings, announce: str | None = Non
     """A server of what `create_app` made; it listens on the sockets that its `run` is given."""
     metrics = app.state.service.metrics
 
-    def cut_off() -> None:
+    def count(reason: str) -> None:
         if metrics is not None:
-            metrics.rejected("slow_reader")
+            metrics.rejected(reason)
 
     config = uvicorn.Config(
         app,
-        http=bounded_protocol(settings.limits.write_seconds, cut_off),
+        http=bounded_protocol(settings.limits.write_seconds, settings.limits.connections, count),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -151,7 +152,7 @@ def listen(host: str, port: int) -> socket.socket:
         ServeError: the address is not to be had.
     """
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, place = socket.getaddrinfo(without_brackets(host), port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ServeError(

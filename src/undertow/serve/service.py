@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,15 +79,34 @@ class Service:
         }
 
     def note(
-        self, request: Request, route: str, prompt: Prompt, judgement: Judgement, policy: Policy | None, index: int = 0
+        self,
+        request: Request,
+        route: str,
+        prompt: Prompt,
+        judgement: Judgement,
+        policy: Policy | None,
+        index: int = 0,
+        *,
+        steered_by_hand: Mapping[str, Any] | None = None,
     ) -> None:
-        """Count a verdict and write it down, where the server is told to."""
+        """Count a verdict and write it down, where the server is told to; see `Audit.record`."""
         if judgement.verdict is None and judgement.reason is None:
             return  # Nothing was to be judged.
         if self.metrics is not None:
             self.metrics.verdict(judgement)
         if self.audit is not None:
-            self.audit.record(request.state.request_id, route, prompt, judgement, policy, index=index)
+            name = request.state.request_id
+            self.audit.record(name, route, prompt, judgement, policy, index=index, steered_by_hand=steered_by_hand)
+
+
+def deadline(request: Request, seconds: float) -> float:
+    """When a request has to be done with, on the clock `time.monotonic`.
+
+    Args:
+        request: any.
+        seconds: that it is given, from its arrival on.
+    """
+    return time.monotonic() + seconds - (time.perf_counter() - request.state.arrived)
 
 
 def _finite(value: Any) -> Any:

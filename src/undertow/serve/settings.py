@@ -46,6 +46,7 @@ class LimitSettings(_Settings):
         batch_tokens: tokens of one prefill or guard-only batch.
         waiting: replies that wait.
         judging: guard-only prompts that wait.
+        connections: open at once; further ones are closed as soon as they are made.
         seconds: from a request's arrival to its reply's end.
         write_seconds: for which a client may leave a response unread before it is cut off.
         drain_seconds: given to open requests at the end.
@@ -60,6 +61,7 @@ class LimitSettings(_Settings):
     batch_tokens: int = Field(default=8192, ge=1)
     waiting: int = Field(default=256, ge=0)
     judging: int = Field(default=4096, ge=1)
+    connections: int = Field(default=2048, ge=1)
     seconds: float = Field(default=120.0, gt=0)
     write_seconds: float = Field(default=30.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)

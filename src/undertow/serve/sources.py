@@ -104,11 +104,16 @@ def to_toml(sourced: Sourced) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on this host is reached from the machine itself only."""
+    """Whether only the machine itself can reach a server on this host, which may be an address such as "[::1]", too."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(without_brackets(host)).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def without_brackets(host: str) -> str:
+    """An IPv6 address as the system takes it, where it is written as in an address of the web."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def _check_together(settings: ServeSettings, sources: Mapping[str, str]) -> None:
@@ -118,6 +123,12 @@ def _check_together(settings: ServeSettings, sources: Mapping[str, str]) -> None
             f"limits.reply_tokens_default ({limits.reply_tokens_default}, {sources['limits.reply_tokens_default']}) is "
             f"more than limits.reply_tokens ({limits.reply_tokens}, {sources['limits.reply_tokens']}); lower the one "
             "or raise the other."
+        )
+    if limits.judging < limits.inputs:
+        raise SettingsError(
+            f"limits.judging ({limits.judging}, {sources['limits.judging']}) is less than limits.inputs "
+            f"({limits.inputs}, {sources['limits.inputs']}), so that a request of so many texts would never find room; "
+            "raise the one or lower the other."
         )
     if settings.api_key is None and not is_loopback(settings.host):
         raise SettingsError(

@@ -72,6 +72,7 @@ class Worker:
         self._judging, self._prefilling = Pace(), Pace()
         self._step_seconds = 0.0
         self._stepped, self._logged = time.monotonic(), -1.0
+        self._idle = True
         # A pass costs as much as so many tokens: measured for small models on a processor, guessed for accelerators.
         self._overhead = 64 if self.chat.device.type == "cpu" else 2048
         self._keys = 0
@@ -87,8 +88,10 @@ class Worker:
         while True:
             with queues.condition:
                 while not (any(queues.waiting) or self._running or queues.stopping):
+                    self._idle = True
                     queues.condition.wait()
                     self._stepped = time.monotonic()
+                self._idle = False
                 if queues.stopping:
                     break
             for step in (self._call, self._judge, self._prefill, self._choose, self._advance):
@@ -103,10 +106,8 @@ class Worker:
 
     @property
     def stalled(self) -> float:
-        """Seconds since the last step where there is work, else 0."""
-        queues = self.queues
-        busy = bool(queues.replies or queues.items or queues.calls or self._running)
-        return time.monotonic() - self._stepped if busy else 0.0
+        """Seconds since the last step was done where the thread is at work, else 0."""
+        return 0.0 if self._idle else time.monotonic() - self._stepped
 
     def withdraw(self, reply: Reply) -> None:
         """Take a reply that nobody waits for any more out of the queue."""

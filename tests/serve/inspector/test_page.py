@@ -351,8 +351,8 @@ def test_a_run_can_be_stopped(browser: Browser, talkative: LatentGuard) -> None:
     with serving(talkative, settings) as served, visiting(browser, served.url) as visit:
         chat = served.engine.chat
 
-        async def slowly(job: ChatJob) -> AsyncIterator[Event]:
-            async with aclosing(cast(AsyncGenerator[Event, None], chat(job))) as events:
+        async def slowly(job: ChatJob, deadline: float | None = None) -> AsyncIterator[Event]:
+            async with aclosing(cast(AsyncGenerator[Event, None], chat(job, deadline))) as events:
                 async for event in events:
                     await asyncio.sleep(0.05)
                     yield event

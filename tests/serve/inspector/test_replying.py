@@ -64,9 +64,9 @@ def setting(running: Engine, guard: LatentGuard, monkeypatch: pytest.MonkeyPatch
     made = Setting(running, guard)
     chat = running.chat
 
-    def overheard(job: ChatJob) -> AsyncIterator[Event]:
+    def overheard(job: ChatJob, deadline: float | None = None) -> AsyncIterator[Event]:
         made.jobs.append(job)
-        return chat(job)
+        return chat(job, deadline)
 
     monkeypatch.setattr(running, "chat", overheard)
     return made

@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.serve.asked import conversation, error_of
+from tests.serve.asked import conversation, error_of, raw_request, wait_for
 from tests.serve.served import Served, client, serving, settings_with
 from undertow.guard import LatentGuard
+from undertow.serve.audit import Audit
 from undertow.serve.inspector.routes import CONTENT_SECURITY_POLICY
+from undertow.serve.metrics import Metrics
 
 HARMFUL, HARMLESS, LOOK_ALIKE = "attack0 the thing1", "bake1 the thing2", "brutally bake1 the thing2"
 STEERING = {"direction": "refusal", "state": 2, "coefficient": 1.0, "span": "tail"}
@@ -153,3 +156,76 @@ def test_a_reader_that_leaves_frees_its_slot(talkative: LatentGuard) -> None:
         served.wait_until_idle()
         assert time.monotonic() - begun < 5
         assert served.engine.status().totals.get("reply_tokens", 0) < 256
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/inspector/read", {}),
+        ("/inspector/reply", {"max_tokens": 4}),
+        ("/inspector/reply", {"max_tokens": 4, "steering": STEERING}),
+    ],
+)
+def test_nothing_is_read_for_those_who_have_left(guard: LatentGuard, path: str, asked: dict[str, Any]) -> None:
+    raw = json.dumps({"messages": conversation(HARMLESS), **asked}).encode()
+    head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {len(raw)}"
+    with serving(guard, settings_with(), metrics=Metrics()) as served, client(served) as asking:
+
+        def arrived() -> bool:
+            engine = served.engine
+            return engine._open_replies + engine._open_prompts + engine._open_calls == 7
+
+        before = dict(served.engine.status().totals)
+        with served.held():
+            leaving = [raw_request(served, head, raw) for _ in range(6)]
+            wait_for(arrived)
+            for connection in leaving:
+                connection.close()
+            counted = f'undertow_requests_total{{route="{path}",status="499"}} 6.0'
+            wait_for(lambda: counted in asking.get("/metrics").text.splitlines())
+        served.wait_until_idle()
+        assert asking.post("/inspector/read", json={"messages": conversation(HARMLESS)}).status_code == 200
+        after = dict(served.engine.status().totals)
+        lines = asking.get("/metrics").text.splitlines()
+    assert after == before
+    assert 'undertow_rejected_total{reason="disconnected"} 6.0' in lines
+    # Only the one that stayed.
+    assert 'undertow_verdicts_total{action="none",quadrant="harmless, answered"} 1.0' in lines
+
+
+def test_reading_is_not_done_for_those_who_have_left(guard: LatentGuard, monkeypatch: pytest.MonkeyPatch) -> None:
+    from undertow.serve.inspector import routes
+
+    read, original = [], routes.read_prompt
+
+    def overheard(*given: Any) -> Any:
+        read.append(given)
+        return original(*given)
+
+    monkeypatch.setattr(routes, "read_prompt", overheard)
+    raw = json.dumps({"messages": conversation(HARMLESS)}).encode()
+    head = f"POST /inspector/read HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {len(raw)}"
+    with serving(guard, settings_with()) as served, client(served) as asking:
+        with served.held():
+            for _ in range(3):
+                # More than may be read at once, all in all: a place is free again as soon as its holder leaves.
+                leaving = [raw_request(served, head, raw) for _ in range(5)]
+                wait_for(lambda: served.engine._open_calls == 6)
+                for connection in leaving:
+                    connection.close()
+                wait_for(lambda: served.engine._open_calls == 1)
+        assert asking.post("/inspector/read", json={"messages": conversation(HARMLESS)}).status_code == 200
+    assert len(read) == 1
+
+
+def test_what_was_steered_by_hand_is_written_down(guard: LatentGuard, tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "audit.jsonl")
+    with serving(guard, settings_with(), audit=audit) as served, client(served) as asking:
+        for text, steering in ((HARMLESS, None), (HARMLESS, STEERING), (HARMFUL, STEERING)):
+            body = {"messages": conversation(text), "max_tokens": 4, "steering": steering}
+            events_of(asking.post("/inspector/reply", json=body))
+    audit.close()
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [line["action"] for line in lines] == ["none", "none", "refused"]
+    # A refused reply was not generated, and so not steered.
+    assert [line.get("steered_by_hand") for line in lines] == [None, STEERING, None]

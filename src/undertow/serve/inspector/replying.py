@@ -34,17 +34,20 @@ class Replies:
     guard: LatentGuard
     permitted: dict[str, list[str]]
 
-    async def plain(self, job: ChatJob, note: Callable[[Judgement], None]) -> AsyncGenerator[Wire, None]:
+    async def plain(
+        self, job: ChatJob, note: Callable[[Judgement], None], deadline: float | None = None
+    ) -> AsyncGenerator[Wire, None]:
         """Events of a reply under the job's policy.
 
         Args:
             job: what to generate.
             note: called with the verdict.
+            deadline: as for `Engine.chat`.
 
         Raises:
             Full, Draining, TooLong, PositionError: at the first event, as `Engine.chat` does.
         """
-        async with aclosing(cast(AsyncGenerator[Event, None], self.engine.chat(job))) as events:
+        async with aclosing(cast(AsyncGenerator[Event, None], self.engine.chat(job, deadline))) as events:
             async for event in events:
                 wire = self.wire(event)
                 if isinstance(event, Judged):
@@ -55,7 +58,7 @@ class Replies:
                 yield wire
 
     async def steered(
-        self, job: ChatJob, steering: Steering, note: Callable[[Judgement], None]
+        self, job: ChatJob, steering: Steering, note: Callable[[Judgement], None], deadline: float | None = None
     ) -> AsyncGenerator[Wire, None]:
         """Events of a reply under a steering, if the policy lets the conversation without it be answered.
 
@@ -63,13 +66,14 @@ class Replies:
             job: what to generate.
             steering: what is added to the states.
             note: called with the verdict on the conversation as it is.
+            deadline: as for `Engine.chat`.
 
         Raises:
             Failure: the guard has no such direction, or none at that state.
             Full, Draining, TooLong, PositionError: at the first event, as `Engine.chat` does.
         """
         edit = steering_edit(self.guard, steering)
-        judgement = (await self.engine.judge([job.prompt], job.policy.on_unjudged))[0]
+        judgement = (await self.engine.judge([job.prompt], job.policy.on_unjudged, deadline))[0]
         against = objection(judgement, job.policy, self.permitted, steering.coefficient)
         if against is not None:
             refused = replace(judgement, action="refused")
@@ -80,7 +84,7 @@ class Replies:
         note(judgement)
         # The policy was applied to the verdict without the steering; what the guard reads under it is only shown.
         under = replace(job, edits=(edit,), policy=Policy("flag", "keep", "refuse"))
-        async with aclosing(cast(AsyncGenerator[Event, None], self.engine.chat(under))) as events:
+        async with aclosing(cast(AsyncGenerator[Event, None], self.engine.chat(under, deadline))) as events:
             async for event in events:
                 yield self.wire(event)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from importlib import resources
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -12,17 +13,18 @@ from undertow.guard import LatentGuard
 from undertow.model.positions import Renderer
 from undertow.prompts import Prompt
 from undertow.serve.engine import Engine
-from undertow.serve.failures import Failure, answer, failure_of
+from undertow.serve.failures import DISCONNECTED, Failure, answer, failure_of
 from undertow.serve.inspector.about import describe
-from undertow.serve.inspector.asked import ReadRequest, ReplyRequest
+from undertow.serve.inspector.asked import ReadRequest, ReplyRequest, Steering
 from undertow.serve.inspector.gate import choices
-from undertow.serve.inspector.reading import MOST_TOKENS, read_prompt
+from undertow.serve.inspector.reading import MOST_TOKENS, Reading, read_prompt
 from undertow.serve.inspector.replying import Replies, Wire
 from undertow.serve.inspector.words import in_words
 from undertow.serve.jobs import ChatJob, Full, Judgement, Policy
 from undertow.serve.policies import NotAllowed, NotPossible, chosen_policy
+from undertow.serve.service import deadline
 from undertow.serve.settings import ServeSettings
-from undertow.serve.stream import EventStream, event
+from undertow.serve.stream import Disconnected, EventStream, event, while_connected
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
@@ -30,7 +32,21 @@ CONTENT_SECURITY_POLICY = (
 )
 """Nothing inline, nothing from elsewhere."""
 
-Note = Callable[[Request, str, Prompt, Judgement, Policy], None]
+
+class Note(Protocol):
+    """Counts a verdict and writes it down; `Service.note` is one."""
+
+    def __call__(
+        self,
+        request: Request,
+        route: str,
+        prompt: Prompt,
+        judgement: Judgement,
+        policy: Policy,
+        *,
+        steered_by_hand: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
 
 _READING_AT_ONCE = 8
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -55,8 +71,7 @@ def inspector_router(
         engine: serves the guard.
         guard: the same guard.
         settings: policy and limits.
-        note: called with request, route, prompt, judgement and policy for every verdict, to count it and write it
-            down.
+        note: called for every verdict.
     """
     router = APIRouter(include_in_schema=False)
     replies = Replies(engine, guard, choices(settings.policy, guard))
@@ -72,8 +87,15 @@ def inspector_router(
             raise Failure(404, "There is no such file of the inspector.", "not_found")
         return Response(files[name].read_bytes(), media_type=f"{kind}; charset=utf-8", headers=_HEADERS)
 
-    def noter(request: Request, route: str, prompt: Prompt, policy: Policy) -> Callable[[Judgement], None]:
-        return lambda judgement: None if note is None else note(request, route, prompt, judgement, policy)
+    def noter(
+        request: Request, route: str, prompt: Prompt, policy: Policy, steering: Steering | None = None
+    ) -> Callable[[Judgement], None]:
+        def hear(judgement: Judgement) -> None:
+            if note is not None:
+                by_hand = None if steering is None or judgement.action == "refused" else steering.model_dump()
+                note(request, route, prompt, judgement, policy, steered_by_hand=by_hand)
+
+        return hear
 
     @router.get("/")
     def page() -> Response:
@@ -91,8 +113,19 @@ def inspector_router(
     async def read(body: ReadRequest, request: Request) -> Response:
         policy, prompt = _policy(settings, guard, body), body.prompt()
         most = min(MOST_TOKENS, engine.most_tokens)
+        gone = False
+
+        def read_unless_gone() -> Reading:
+            if gone:
+                raise Disconnected
+            return read_prompt(guard, renderer, prompt, policy, most)
+
         async with reading:
-            found = await engine.call(lambda: read_prompt(guard, renderer, prompt, policy, most))
+            try:
+                found = await while_connected(request.receive, engine.call(read_unless_gone))
+            except Disconnected:
+                gone = True
+                return _given_up(request)
         noter(request, "/inspector/read", prompt, policy)(found.judgement)
         wire = found.to_wire(guard.threshold) | {"words": in_words(found.judgement, guard)}
         return answer(wire, headers=_NOT_KEPT)
@@ -109,13 +142,19 @@ def inspector_router(
             refusal_text=settings.policy.refusal_text,
             watch=True,
         )
-        heard = noter(request, "/inspector/reply", prompt, policy)
-        events = replies.plain(job, heard) if body.steering is None else replies.steered(job, body.steering, heard)
+        heard = noter(request, "/inspector/reply", prompt, policy, body.steering)
+        until = deadline(request, settings.limits.seconds)
+        if body.steering is None:
+            events = replies.plain(job, heard, until)
+        else:
+            events = replies.steered(job, body.steering, heard, until)
         # The first event is awaited here, so that a full queue or a bad conversation becomes a status, not a stream.
         try:
-            first = await anext(events)
-        except BaseException:
+            first = await while_connected(request.receive, _first(events))
+        except BaseException as error:
             await events.aclose()
+            if isinstance(error, Disconnected):
+                return _given_up(request)
             raise
         return EventStream(_lines(first, events), _NOT_KEPT, events.aclose)
 
@@ -129,6 +168,16 @@ def _policy(settings: ServeSettings, guard: LatentGuard, body: ReadRequest) -> P
         raise Failure(403, str(error), "policy_not_allowed", error.param, kind="permission_error") from None
     except NotPossible as error:
         raise Failure(400, str(error), "policy_not_possible", error.param) from None
+
+
+def _given_up(request: Request) -> Response:
+    """For a client that has gone: only the count sees it."""
+    request.scope["state"].update(rejected="disconnected", status=DISCONNECTED)
+    return Response(status_code=DISCONNECTED)
+
+
+async def _first(events: AsyncGenerator[Wire, None]) -> Wire:
+    return await anext(events)
 
 
 async def _lines(first: Wire, events: AsyncGenerator[Wire, None]) -> AsyncGenerator[bytes, None]:
