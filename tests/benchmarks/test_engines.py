@@ -31,12 +31,14 @@ def test_the_table_divides_in_pairs() -> None:
         "read_seconds": 0.00005,
         "merge_seconds": 0.00002,
         "bytes_a_row": 160.0,
+        "padded": 1.25,
     }
     text = table([case], 3)
     assert "| small | local, one core | 100 | 1 |" in text
     assert "| 150 | 2.00 (1.50 to 2.00) |" in text
     assert "| 50 | 0.50 (0.25 to 1.00) |" in text
     assert "0.50 ms (small)" in text and "50 microseconds" in text and "20 microseconds" in text
+    assert "1.25 (small)" in text
 
 
 def test_merging_is_timed_on_rows_as_they_are(tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ Named = namedtuple("Named", ["hidden", "weights"])
 
 
 def test_a_declaration_is_kept_under_its_model_type() -> None:
+    before = dict(HINTS)
     try:
         register_anatomy("new", blocks="a.b", projection="out", final_norm="a.norm")
-        assert {"new": AnatomyHint(blocks="a.b", projection="out", final_norm="a.norm")} == HINTS
+        assert before | {"new": AnatomyHint(blocks="a.b", projection="out", final_norm="a.norm")} == HINTS
     finally:
-        HINTS.clear()
+        del HINTS["new"]
+    assert before == HINTS
 
 
 @pytest.mark.parametrize("output", [HIDDEN, (HIDDEN, None), [HIDDEN, OTHER], Named(HIDDEN, OTHER)])
