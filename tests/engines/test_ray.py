@@ -71,7 +71,7 @@ def left_behind(output: Path) -> list[Path]:
     return [path for path in output.parent.iterdir() if path not in known and output.name in path.name]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 600.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
