@@ -24,6 +24,10 @@ bench-own: build/benchmarks/material/material.json
 	$(BIN)/python benchmarks/guard.py --json build/benchmarks/guard.json
 	$(BIN)/python benchmarks/flat.py --json build/benchmarks/flat.json
 	$(BIN)/python benchmarks/startup.py --json build/benchmarks/startup.json
+	$(BIN)/python benchmarks/serve.py --json build/benchmarks/serve.json --write docs/serve.md
+	$(BIN)/python benchmarks/soak.py --write docs/serve.md
+	$(BIN)/python benchmarks/engines.py --json build/benchmarks/engines.json --write docs/scale.md
+	$(BIN)/python benchmarks/plan.py build/benchmarks/engines.json --write docs/scale.md
 	test -f build/benchmarks/peers.json || $(BIN)/python benchmarks/compare.py \
 		--tools bare undertow transformers loop --json build/benchmarks/own.json
 	$(BIN)/python benchmarks/cost.py --write docs/cost.md
