@@ -273,6 +273,9 @@ def main() -> None:
                 results.append(measure(case, server.url, arguments.repeats))
             finally:
                 server.kill()
+    finish(arguments, {"benchmark": "engines", "workers": WORKERS, "cases": results})
+    if not all(found["equal"] for found in results):
+        raise SystemExit("Ray's output differs from the local engine's.")
     text = table(results, arguments.repeats)
     print(text)
     if arguments.write is not None:
@@ -281,9 +284,6 @@ def main() -> None:
             raise SystemExit(f"{arguments.write} has no place for these figures.")
         page = BLOCK.sub(lambda match: match[1] + text + "\n" + match[2], page)
         arguments.write.write_text(page, encoding="utf-8")
-    finish(arguments, {"benchmark": "engines", "workers": WORKERS, "cases": results})
-    if not all(found["equal"] for found in results):
-        raise SystemExit("Ray's output differs from the local engine's.")
 
 
 if __name__ == "__main__":

@@ -147,8 +147,8 @@ def steps(plan: Plan) -> list[str]:
         f"3. A GPU: {quantity(given.peak, 'FLOP/s')} promised, {given.utilisation:.0%} of it reached (both assumed): "
         f"{quantity(plan.operations, 'FLOP')} / {quantity(given.peak * given.utilisation, 'FLOP/s')} = "
         f"{plan.device_seconds * 1e3:.2f} ms. Rendering and tokenising on its host: {host.rendering * 1e3:.2f} ms "
-        f"(measured), not overlapped. Together {plan.seconds * 1e3:.2f} ms a prompt, {1 / plan.seconds:,.0f} prompts a "
-        "second and GPU.",
+        f"(measured on shorter prompts), not overlapped. Together {plan.seconds * 1e3:.2f} ms a prompt, "
+        f"{1 / plan.seconds:,.0f} prompts a second and GPU.",
         f"4. All: {given.prompts:,} x {plan.seconds * 1e3:.2f} ms = {plan.hours:,.0f} GPU-hours.",
         f"5. Losses: one worker in {given.lifetime:,.0f} GPU-hours (assumed) makes {plan.losses:.2f}; each costs at "
         f"most a chunk of {CHUNK} and {given.loading:.0f} s of loading (assumed): {plan.lost_hours:.2f} GPU-hours.",

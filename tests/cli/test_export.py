@@ -82,6 +82,23 @@ def test_a_control_vector_of_the_harmfulness_direction(ground: Ground, run: Run,
     assert again.code == 0 and "Saved direction.1, direction.2" in again.out
 
 
+def test_outputs_and_prompts_are_looked_at_before_the_model_is_loaded(
+    ground: Ground, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("undertow.cli.export.open_guard", lambda *_, **__: pytest.fail("too late"))
+    (tmp_path / "v.gguf").write_text("x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    files = ("--harmful", ground.harmful, "--harmless", tmp_path / "missing.csv")
+    for flags, words in (
+        (("--to", "gguf", "-o", tmp_path / "v.gguf"), "add --overwrite"),
+        (("--to", "sequence-classifier", "-o", tmp_path / "out"), "add --overwrite"),
+        (("--to", "sequence-classifier", "-o", tmp_path / "new", *files), "missing.csv"),
+    ):
+        outcome = run("export", ground.guard, *flags)
+        assert outcome.code == 2 and words in outcome.err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -90,7 +107,9 @@ def test_a_control_vector_of_the_harmfulness_direction(ground: Ground, run: Run,
         (("--to", "sequence-classifier", "--harmful", "x.csv"), "--harmful and --harmless go together"),
         (("--to", "sequence-classifier", "--harmful", "x", "--harmless", "y", "--builtin"), "in one way"),
         (("--to", "sequence-classifier", "--builtin", "--prompt-column", "x"), "column flags are for files"),
+        (("--to", "sequence-classifier", "--direction", "refusal"), "--direction is for control vectors"),
         (("--to", "gguf", "--builtin"), "a control vector needs none"),
+        (("--to", "gguf", "--prompt-column", "x"), "a control vector needs none"),
         (("--to", "gguf", "--states", "two"), "takes numbers with commas"),
         (("--to", "gguf"), "ends in .gguf"),
     ],

@@ -2,15 +2,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.builders import tiny_chat
 from tests.cli.conftest import Ground, Run
 from tests.engines.standin import standing_in
+from tests.guard.export.made import random_guard
 from undertow import load
-from undertow.guard import LatentGuard
+from undertow.cli.guards import open_guard
+from undertow.guard import LatentGuard, ScanResult
+from undertow.guard.export import export_classifier
+from undertow.guard.scan import scan
 from undertow.prompts import PromptSet
 
 
@@ -120,6 +128,8 @@ def test_a_server_is_asked(ground: Ground, run: Run, tmp_path: Path) -> None:
         (("--engine", "openai", "--base-url", "http://127.0.0.1:1"), "write - in its place"),
         (("--engine", "openai", "--base-url", "http://127.0.0.1:1", "--force"), "--force says how a model is loaded"),
         (("--engine", "vllm", "--trust-remote-code"), "--trust-remote-code says how a model is loaded"),
+        (("--engine", "vllm", "--no-thinking"), "--no-thinking says how a model is loaded"),
+        (("--engine", "vllm", "--device", "auto"), "--device says how a model is loaded"),
     ],
 )
 def test_flags_that_an_engine_has_no_use_for_are_refused(
@@ -131,9 +141,60 @@ def test_flags_that_an_engine_has_no_use_for_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("out.csv", "ends in neither"), ("missing/out.jsonl", "does not exist"), ("", "ends in neither")],
+)
+def test_an_output_that_cannot_be_is_refused_before_anything_is_read_or_loaded(
+    ground: Ground, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    for work in ("open_guard", "read_through"):
+        monkeypatch.setattr(f"undertow.cli.scan.{work}", lambda *_, **__: pytest.fail("too late"))
+    outcome = run("scan", ground.guard, ground.both, "-o", tmp_path / name)
+    assert outcome.code == 2 and words in outcome.err
+
+
+def test_rays_driver_lets_go_of_the_guard_and_workers_are_told_whole_paths(
+    ground: Ground, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, output = tmp_path / "guard", tmp_path / "out.jsonl"
+    shutil.copytree(ground.guard, guard)
+    values = json.loads((guard / "guard.json").read_text())
+    values["model"]["name"] = values["model"]["identity"]["name"] = ground.model.name
+    (guard / "guard.json").write_text(json.dumps(values))
+    opened: list[weakref.ref[LatentGuard]] = []
+
+    def watched(*arguments: Any, **options: Any) -> LatentGuard:
+        found = open_guard(*arguments, **options)
+        opened.append(weakref.ref(found))
+        return found
+
+    def on_a_worker(guard: Any, source: Any, output: Any, **options: Any) -> ScanResult:
+        assert [reference() for reference in opened] == [None], "the driver still holds the guard"
+        monkeypatch.chdir(tmp_path)
+        own = options["open_guard"]()
+        assert (guard.fingerprint, guard.has_refusal) == (own.fingerprint, own.refusal is not None)
+        return scan(own, source, output, limit=options["limit"], progress=False)
+
+    monkeypatch.setattr("undertow.cli.scan.open_guard", watched)
+    monkeypatch.setattr("undertow.engines.ray.scan_with_ray", on_a_worker)
+    monkeypatch.chdir(ground.model.parent)
+    outcome = run("scan", guard, ground.both, "-o", output, "--engine", "ray", "--limit", 70, "--json")
+    assert outcome.code == 0, outcome.err
+    assert len(output.read_bytes().splitlines()) == 70 and outcome.json["rows"] == 70
+
+
 def test_a_guard_of_the_server_needs_a_server(ground: Ground, run: Run, tmp_path: Path) -> None:
     outcome = run("scan", "-", ground.both, "-o", tmp_path / "out.jsonl")
     assert outcome.code == 2 and "--engine openai" in outcome.err
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_nothing_is_begun(ground: Ground, run: Run, tmp_path: Path) -> None:
+    export = export_classifier(random_guard(tiny_chat("llama")), tmp_path / "export", progress=False).path
+    outcome = run("scan", export, ground.both, "-o", tmp_path / "out.jsonl", "--engine", "vllm")
+    assert outcome.code == 2 and "needs vllm" in outcome.err
+    assert list(tmp_path.iterdir()) == [export], "no note of a version that is not there"
 
 
 def test_vllm_reads_exports_only(ground: Ground, run: Run, tmp_path: Path) -> None:

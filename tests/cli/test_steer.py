@@ -9,7 +9,9 @@ import torch
 from tests.cli.conftest import STATES, WIDTH, Ground, Run
 from undertow import Add, Direction, load
 from undertow.cli.steer import harmfulness_vector
+from undertow.errors import GuardError
 from undertow.guard import LatentGuard
+from undertow.prompts import PromptSet
 
 REFUSED, ANSWERED = "attack3 the thing4", "bake3 the thing4"
 
@@ -80,3 +82,11 @@ def test_a_system_message_and_the_seed_of_sampling_count(ground: Ground, run: Ru
     hot = [run(*line, "--temperature", 5, "--seed", seed).json["replies"][0]["reply"] for seed in (1, 1, 2)]
     assert hot[0] == hot[1] != hot[2]
     assert run(*line, "--system", "attack1 the thing2").code == 0
+
+
+def test_a_rule_on_the_normed_state_has_no_direction_to_add(ground: Ground) -> None:
+    model = load(ground.model)
+    harmful, harmless = (PromptSet.read(path) for path in (ground.harmful, ground.harmless))
+    guard = LatentGuard.fit(model, harmful, harmless, "normed", refusal_rule=None, steering=False, progress=False)
+    with pytest.raises(GuardError, match="'normed'"):
+        harmfulness_vector(guard, guard.harmfulness.rule.states[0])

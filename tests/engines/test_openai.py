@@ -116,6 +116,29 @@ def test_a_server_that_stays_away_ends_the_scan_which_can_be_resumed(server: Sta
     assert TEXTS[0] not in {text for texts in server.asked for text in texts}
 
 
+def test_what_is_under_way_when_a_scan_ends_is_not_waited_for(server: Standin, tmp_path: Path) -> None:
+    release, waiting = threading.Event(), threading.Barrier(4)
+
+    def answer(texts: list[str]) -> Any:
+        waiting.wait(10)
+        if texts[0] == TEXTS[0]:
+            return 404, {"error": {"message": "gone"}}, {}
+        release.wait(20)
+        return 200, moderation(texts), {}
+
+    server.answer = answer
+    begin = time.monotonic()
+    try:
+        with pytest.raises(GuardError, match="answers with status 404: gone"):
+            scanned(server, tmp_path / "out.jsonl", requests_in_flight=4)
+        for thread in threading.enumerate():
+            if thread.name.startswith("undertow-scan"):
+                thread.join()
+        assert time.monotonic() - begin < 8
+    finally:
+        release.set()
+
+
 def test_another_guard_on_the_server_is_refused_on_resuming(server: Standin, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     scanned(server, output)
@@ -236,9 +259,46 @@ def test_a_server_without_a_guard_or_key_or_at_no_address_is_refused(
     monkeypatch.setattr(Standin, "models", lambda self: {"data": [{"id": "other"}]})
     with pytest.raises(GuardError, match="names no guard"):
         OpenAIScorer(server.url)
-    for address, word in (("localhost:8000", "begins with http"), ("http://127.0.0.1:9", "gave no answer")):
+    for address, word in (
+        ("localhost:8000", "begins with http"),
+        ("http://127.0.0.1:9", "gave no answer"),
+        ("http://127.0.0.1:80a", r"^'http://127\.0\.0\.1:80a' is not the address of a server: Invalid port"),
+        ("http://[::1", "is not the address of a server"),
+    ):
         with pytest.raises(GuardError, match=word):
             OpenAIScorer(address, patience=0.2)
+
+
+@pytest.mark.parametrize("key", ["sesame\n", " sesame", "ses\rame", "sesäme"])
+def test_a_key_that_no_header_holds_is_refused_at_once_and_not_shown(
+    server: Standin, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    begin = time.monotonic()
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    for given in (key, None):
+        with pytest.raises(GuardError, match="The key has a blank at an edge, a line break, or a letter") as caught:
+            OpenAIScorer(server.url, api_key=given)
+        assert "ame" not in str(caught.value)
+    assert time.monotonic() - begin < 2, "not tried again"
+
+
+def test_a_proxy_that_is_none_is_said_to_be_one(server: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "carrier-pigeon://here")
+    with pytest.raises(GuardError, match=r"^The proxy that the environment names cannot be used: "):
+        OpenAIScorer(server.url)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_one_that_passes(server: Standin, tmp_path: Path) -> None:
+    def answer(texts: list[str]) -> Any:
+        if len(server.asked) == 1:
+            return 200, b"not packed", {"Content-Encoding": "gzip"}
+        return 200, moderation(texts), {}
+
+    server.answer = answer
+    assert [row["error"] for row in scanned(server, tmp_path / "out.jsonl", TEXTS[:3])] == [None] * 3
+    server.answer = lambda texts: (200, b"not packed", {"Content-Encoding": "gzip"})
+    with pytest.raises(GuardError, match="gave no answer for 1 seconds"):
+        scanned(server, tmp_path / "other.jsonl", TEXTS[:3], patience=1)
 
 
 def test_a_real_server_gives_the_rows_of_a_local_scan(ground: Ground, tmp_path: Path) -> None:

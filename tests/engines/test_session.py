@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,15 @@ def test_a_ray_of_our_own_listens_on_loopback_only_and_wants_a_token() -> None:
     assert again == "(2, 'CPU') True", "a second one in the same process"
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
     assert set(eval(addresses)) <= loopback and addresses != "[]"
+
+
+def test_an_address_beside_a_ray_that_runs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: {"CPU": 4.0})
+    monkeypatch.setitem(sys.modules, "ray", running)
+    with running_ray(2, None) as found:
+        assert found == (2, "CPU")
+    with pytest.raises(GuardError, match=r"^Ray runs in this process already, so 10\.0\.0\.1:6379 is not asked"):
+        running_ray(2, "10.0.0.1:6379").__enter__()
 
 
 def test_a_cluster_that_is_not_there_is_named() -> None:

@@ -76,14 +76,19 @@ def test_states_that_are_not_finite_are_no_verdict(export: Path, monkeypatch: py
     assert (rows[1]["harmful"], rows[-1]["harmful"]) == (1.0, 0.0)
 
 
-def test_the_fingerprint_follows_the_guard_and_the_type(guard: LatentGuard, export: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_follows_the_guard_and_what_changes_rows(
+    guard: LatentGuard, export: Path, tmp_path: Path
+) -> None:
     other = export_classifier(random_guard(guard.model, seed=1), tmp_path / "out", progress=False).path
     prints = {
         VllmScorer(export).fingerprint,
         VllmScorer(other).fingerprint,
         VllmScorer(export, dtype="half").fingerprint,
+        VllmScorer(export, max_model_len=16).fingerprint,
+        VllmScorer(export, quantization="fp8").fingerprint,
     }
-    assert len(prints) == 3
+    assert len(prints) == 5
+    assert VllmScorer(export, tensor_parallel_size=2, gpu_memory_utilization=0.5).fingerprint in prints
     assert VllmScorer(export).fingerprint in prints
     assert VllmScorer(export).model_fingerprint == guard.model.identity.fingerprint
 

@@ -38,6 +38,10 @@ def work_of(source: Any, folder: Path, limit: int | None = None) -> Work:
     return Work(source, limit, {}, False, 64, {}, Place(folder / "out.jsonl"))
 
 
+def out_of_memory() -> Any:
+    raise RuntimeError("the device\nhas no memory left")
+
+
 def said(worker: Worker, tasks: list[bytes]) -> list[tuple[str, int, str]]:
     messages = worker(pyarrow.table({"task": tasks}))
     return [(message["kind"][0], message["number"][0], message["text"][0]) for message in messages]
@@ -112,6 +116,10 @@ def test_a_guard_that_cannot_be_opened_or_is_another_one_fails_every_chunk(groun
     tasks = list(read_tasks(work_of(ground.source, tmp_path, 64), 64, 0, frozenset()))
     cases = [
         (replace(setting, open_guard=partial(open_nothing, "x")), "could not open the guard: There is no guard at x."),
+        (
+            replace(setting, open_guard=out_of_memory),
+            "not open the guard (RuntimeError): the device has no memory left",
+        ),
         (replace(setting, fingerprint="0" * 64), "another guard or model"),
         (replace(setting, model_fingerprint="0" * 24), "another guard or model"),
     ]

@@ -11,6 +11,8 @@ import typer
 from undertow.cli.options import (
     DeviceOption,
     DtypeOption,
+    HarmfulOption,
+    HarmlessOption,
     JsonOption,
     OverwriteOption,
     RevisionOption,
@@ -21,6 +23,7 @@ from undertow.cli.options import (
     open_model,
 )
 from undertow.cli.output import literal, print_json, share, show
+from undertow.cli.study_options import MostPromptsOption, ReplyTokensOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,12 +41,8 @@ def compare(
         str, typer.Argument(metavar="MODEL_A", help="The model before: Hub id, folder, or organism:NAME.")
     ],
     model_b: Annotated[str, typer.Argument(metavar="MODEL_B", help="The model after, likewise.")],
-    harmful: Annotated[
-        str | None, typer.Option("--harmful", metavar="F", help="Harmful prompts: a file or a Hub dataset.")
-    ] = None,
-    harmless: Annotated[
-        str | None, typer.Option("--harmless", metavar="F", help="Harmless prompts: a file or a Hub dataset.")
-    ] = None,
+    harmful: HarmfulOption = None,
+    harmless: HarmlessOption = None,
     jailbreaks: Annotated[
         str | None,
         typer.Option("--jailbreaks", metavar="F", help="Harmful prompts in wrappers, in the place of ours."),
@@ -57,8 +56,8 @@ def compare(
             help="Exit with 1 if the guard loses more recall than this, or gains more false positives.",
         ),
     ] = None,
-    most: Annotated[int, typer.Option("--prompts", min=20, help="Most bare prompts of each class in each half.")] = 96,
-    reply_tokens: Annotated[int, typer.Option("--reply-tokens", min=1, help="Tokens of a reply that are judged.")] = 16,
+    most: MostPromptsOption = 96,
+    reply_tokens: ReplyTokensOption = 16,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder to write findings.json to.")
     ] = None,

@@ -11,18 +11,15 @@ import typer
 
 from undertow.cli.options import JsonOption, OverwriteOption, SeedOption, claim_output
 from undertow.cli.output import print_json, show
+from undertow.cli.study_options import FolderOption, StudyModelArgument
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def demo(
-    model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="Hub id, folder, or organism:NAME.")
-    ] = "organism:aligned",
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for everything it writes.")] = (
-        Path("demo")
-    ),
+    model: StudyModelArgument = "organism:aligned",
+    output: FolderOption = Path("demo"),
     prompts: Annotated[int, typer.Option("--prompts", min=20, help="Prompts of every kind.")] = 300,
     overwrite: OverwriteOption = False,
     open_report: Annotated[

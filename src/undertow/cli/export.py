@@ -21,6 +21,7 @@ from undertow.cli.options import (
     SeedOption,
     ThinkingOption,
     TrustOption,
+    claim_output,
     reading_options,
 )
 from undertow.cli.output import figure, literal, print_json, show
@@ -65,8 +66,9 @@ def export(
     harmless: Annotated[str | None, typer.Option("--harmless", metavar="F", help="Harmless prompts likewise.")] = None,
     builtin: Annotated[bool, typer.Option("--builtin", help="Fit the head on the built-in prompts.")] = False,
     direction: Annotated[
-        Direction, typer.Option("--direction", help="Which direction a control vector holds.")
-    ] = Direction.refusal,
+        Direction | None,
+        typer.Option("--direction", help="Which direction a control vector holds; by default refusal."),
+    ] = None,
     states: Annotated[
         str | None,
         typer.Option("--states", help="States of a control vector, such as 8,9,10; by default the guard's own."),
@@ -92,7 +94,10 @@ def export(
     A guard fitted with --rule normed is exported as it is; for any other a head is fitted, on --harmful F with
     --harmless F or on --builtin, and its agreement with the guard is shown.
     """
-    _check_flags(to, harmful, harmless, builtin, states, reading_options(prompt_column, label_column, category_column))
+    reading = reading_options(prompt_column, label_column, category_column)
+    _check_flags(to, harmful, harmless, builtin, direction, states, reading)
+    claim_output(output, overwrite=overwrite, folder=to is Format.classifier)
+    sides = _sides(harmful, harmless, builtin, reading)
     opened = open_guard(
         guard,
         model,
@@ -106,15 +111,15 @@ def export(
     from undertow.guard.export import export_classifier, export_control_vector
 
     if to is Format.control_vector:
+        wanted = Direction.refusal if direction is None else direction
         written = export_control_vector(
-            opened, output, direction.value, states=_states(states), overwrite=overwrite
+            opened, output, wanted.value, states=_states(states), overwrite=overwrite
         ).to_dict()
         if json:
             print_json(written)
         else:
             show(literal(f"Saved {', '.join(written['tensors'])} in {output}"), *map(literal, written["notes"]))
         return
-    sides = _sides(harmful, harmless, builtin, reading_options(prompt_column, label_column, category_column))
     found = export_classifier(opened, output, *sides, overwrite=overwrite, seed=seed)
     if json:
         print_json(found.to_dict())
@@ -123,14 +128,23 @@ def export(
 
 
 def _check_flags(
-    to: Format, harmful: str | None, harmless: str | None, builtin: bool, states: str | None, reading: dict[str, Any]
+    to: Format,
+    harmful: str | None,
+    harmless: str | None,
+    builtin: bool,
+    direction: Direction | None,
+    states: str | None,
+    reading: dict[str, Any],
 ) -> None:
+    """Refuse flags that the format has no use for, instead of leaving them unheard."""
     pair = harmful is not None or harmless is not None
     if to is Format.control_vector:
-        if pair or builtin:
+        if pair or builtin or reading:
             raise UndertowError("Prompts are for the head of a sequence classifier; a control vector needs none.")
         _states(states)
         return
+    if direction is not None:
+        raise UndertowError("--direction is for control vectors; a classifier reads harmfulness.")
     if states is not None:
         raise UndertowError("--states is for control vectors; a classifier reads the guard's own state.")
     if pair and (harmful is None or harmless is None):

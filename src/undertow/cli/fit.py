@@ -11,6 +11,8 @@ from undertow.cli.options import (
     CategoryColumnOption,
     DeviceOption,
     DtypeOption,
+    HarmfulOption,
+    HarmlessOption,
     JsonOption,
     LabelColumnOption,
     ModelArgument,
@@ -40,12 +42,8 @@ def fit(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="GUARD", help="Folder to write the guard to.", show_default=False)
     ],
-    harmful: Annotated[
-        str | None, typer.Option("--harmful", metavar="F", help="Harmful prompts: a file or a Hub dataset.")
-    ] = None,
-    harmless: Annotated[
-        str | None, typer.Option("--harmless", metavar="F", help="Harmless prompts: a file or a Hub dataset.")
-    ] = None,
+    harmful: HarmfulOption = None,
+    harmless: HarmlessOption = None,
     prompts: Annotated[
         str | None, typer.Option("--prompts", metavar="F", help="Labelled prompts of both kinds in one file.")
     ] = None,

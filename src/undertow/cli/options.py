@@ -35,6 +35,12 @@ PromptColumnOption = Annotated[
 LabelColumnOption = Annotated[
     str | None, typer.Option("--label-column", help="Column that says whether a prompt is harmful; guessed by default.")
 ]
+HarmfulOption = Annotated[
+    str | None, typer.Option("--harmful", metavar="F", help="Harmful prompts: a file or a Hub dataset.")
+]
+HarmlessOption = Annotated[
+    str | None, typer.Option("--harmless", metavar="F", help="Harmless prompts: a file or a Hub dataset.")
+]
 CategoryColumnOption = Annotated[
     str | None, typer.Option("--category-column", help="Column of the category; guessed by default.")
 ]

@@ -11,6 +11,10 @@ from undertow.cli.options import JsonOption, SeedOption, claim_output, quiet
 from undertow.cli.output import literal, print_json, show
 from undertow.errors import UndertowError
 
+NewFolderOption = Annotated[
+    Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; new or empty.", show_default=False)
+]
+
 app = typer.Typer(add_completion=False, help="List, train, build or evaluate model organisms.")
 
 
@@ -62,9 +66,7 @@ def _about(name: str, folder: Path) -> dict[str, Any]:
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Organism to make, such as aligned.", show_default=False)],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; new or empty.", show_default=False)
-    ],
+    output: NewFolderOption,
     seed: SeedOption = 0,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads to use; by default as many as torch likes.")
@@ -86,9 +88,7 @@ def train(
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to build: gated.", show_default=False)],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; new or empty.", show_default=False)
-    ],
+    output: NewFolderOption,
     seed: SeedOption = 0,
     gates: Annotated[int, typer.Option("--gates", help="Heads that route; more than one make a band.")] = 1,
     amplifiers: Annotated[int, typer.Option("--amplifiers", help="Later heads that write the refusal.")] = 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -29,11 +30,14 @@ from undertow.cli.output import literal, print_json, share, show
 from undertow.errors import UndertowError
 
 if TYPE_CHECKING:
+    from undertow.engines.ray import Described
     from undertow.guard import ScanResult
 
 app = typer.Typer(add_completion=False)
 
 _OF_THE_SERVER = "-"
+_LOADING = {"force": False, "dtype": "auto", "trust_remote_code": False}
+"""Values that flags of loading have where they are not given, if not None."""
 
 
 class Engine(StrEnum):
@@ -121,6 +125,7 @@ def scan(
         "trust_remote_code": trust_remote_code,
     }
     _check_flags(engine, guard, workers, ray_address, base_url, api_key, loading)
+    _check_output(output)
     reading = reading_options(prompt_column, label_column, category_column)
     read_through(prompts, limit, reading)
     writing: dict[str, Any] = {
@@ -161,13 +166,19 @@ def _check_flags(
             raise UndertowError(f"{flag} is for --engine {wanted}; name that engine or leave the flag out.")
     if engine in (Engine.VLLM, Engine.OPENAI):
         for name, value in loading.items():
-            if value not in (None, False, "auto"):
-                flag = name.replace("_", "-")
+            if value != _LOADING.get(name):
+                flag = "no-thinking" if name == "thinking" and value is False else name.replace("_", "-")
                 raise UndertowError(f"--{flag} says how a model is loaded, which --engine {engine} does not; drop it.")
     if engine == Engine.OPENAI and base_url is None:
         raise UndertowError("--engine openai needs the server's address: add --base-url.")
     if (engine == Engine.OPENAI) != (guard == _OF_THE_SERVER):
         raise UndertowError("With --engine openai the guard is the server's: write - in its place then, and only then.")
+
+
+def _check_output(output: Path) -> None:
+    from undertow.guard.place import Place
+
+    Place(output)
 
 
 def _with_ray(
@@ -181,19 +192,31 @@ def _with_ray(
 ) -> Scored:
     from undertow.engines.ray import scan_with_ray
 
-    # The workers need the devices; this process only checks that guard and model fit.
-    opened = open_guard(guard, **loading | {"device": "cpu"})
-    everywhere = loading | {"model": loading["model"] and _absolute(loading["model"])}
+    described, model, warnings = _described(guard, loading)
+    # The weights lie in a cycle, which would keep them until somebody looks.
+    gc.collect()
     result = scan_with_ray(
-        opened,
+        described,
         prompts,
         output,
-        open_guard=partial(open_guard, _absolute(guard), **everywhere),
+        open_guard=partial(open_guard, _absolute(guard), **loading | {"model": model}),
         workers=workers,
         address=address,
         **writing,
     )
-    return Scored(result, opened.fingerprint, opened.refusal is not None, list(opened.mismatches))
+    return Scored(result, described.fingerprint, described.has_refusal, warnings)
+
+
+def _described(guard: str, loading: dict[str, Any]) -> tuple[Described, str | None, list[str]]:
+    """What the driver needs of a guard, the name of the model for the workers, and what limits its verdicts."""
+    from undertow.engines.ray import Described
+
+    # The workers need the devices; this process only checks that guard and model fit, and lets go of both.
+    opened = open_guard(guard, **loading | {"device": "cpu"})
+    model, own = loading["model"], opened.identity.name
+    if model is None and Path(own).exists():
+        model = own
+    return Described.of(opened), model and _absolute(model), list(opened.mismatches)
 
 
 def _absolute(name: str) -> str:
@@ -231,7 +254,9 @@ def _scorer(
     elif engine == Engine.VLLM:
         from undertow.engines.vllm import VllmScorer
 
-        yield VllmScorer(guard), []
+        exported = VllmScorer(guard)
+        exported.require()
+        yield exported, []
     else:
         from undertow.guard.scan import LocalScorer
 

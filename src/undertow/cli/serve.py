@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from undertow.cli.options import quiet
+from undertow.cli.options import RevisionOption, quiet
 from undertow.errors import UndertowError
 
 app = typer.Typer(add_completion=False)
@@ -82,7 +82,7 @@ def serve(
         str | None,
         typer.Option("--dtype", help="auto (the checkpoint's; the default), float32, bfloat16 or float16."),
     ] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
+    revision: RevisionOption = None,
     trust_remote_code: Annotated[
         bool | None,
         typer.Option("--trust-remote-code/--no-trust-remote-code", help="Let code from the checkpoint run."),

@@ -218,7 +218,8 @@ def harmfulness_vector(guard: LatentGuard, state: int) -> tuple[Any, str]:
     if "centroid_positive" in tensors:
         difference = tensors["centroid_positive"][row] - tensors["centroid_negative"][row]
         return torch.from_numpy(difference), "the difference of the guard's centroids"
-    if "weight" not in tensors or belief.curve.slope <= 0:
+    # The weight of `normed` stands on the normed state, which nothing can be added to.
+    if not {"center", "weight"} <= set(tensors) or belief.curve.slope <= 0:
         raise GuardError(f"No direction can be taken from the guard's rule {belief.rule.name!r}.")
     weight = torch.from_numpy(tensors["weight"][row]).double()
     wanted = 2 * math.log(0.95 / 0.05) / belief.curve.slope

@@ -24,6 +24,7 @@ from undertow.cli.study_options import (
     FiguresOption,
     FolderOption,
     JudgeOption,
+    MostPromptsOption,
     ReplyTokensOption,
     ShowPromptsOption,
     StudyModelArgument,
@@ -78,9 +79,7 @@ def beliefs(
             help="Another guard to compare with: llama-guard:ID or classifier:ID[#LABEL]; repeatable.",
         ),
     ] = None,
-    prompts: Annotated[
-        int, typer.Option("--prompts", min=20, help="Most bare prompts of each class in each half.")
-    ] = 200,
+    prompts: MostPromptsOption = 200,
     reply_tokens: ReplyTokensOption = 16,
     show_prompts: ShowPromptsOption = False,
     figures: FiguresOption = None,

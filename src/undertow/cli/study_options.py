@@ -1,4 +1,4 @@
-"""Flags that the studies share, and what becomes of their figures."""
+"""Flags that the studies, the demo and the comparison share, and what becomes of figures."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ JudgeOption = Annotated[
         metavar="NAME",
         help="Judge of refusals: substring (the default), classifier:ID[#LABEL], endpoint:URL#MODEL.",
     ),
+]
+MostPromptsOption = Annotated[
+    int, typer.Option("--prompts", min=20, help="Most bare prompts of each class in each half.")
 ]
 ReplyTokensOption = Annotated[int, typer.Option("--reply-tokens", min=1, help="Tokens of a reply that are judged.")]
 StudyModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help="Hub id, folder, or organism:NAME.")]

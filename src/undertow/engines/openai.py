@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from undertow.errors import GuardError
 from undertow.guard.rows import SCORES, score_row
@@ -37,9 +40,9 @@ _REASONS = {
 class OpenAIScorer:
     """Scores chunks of prompts by asking a server that `undertow serve` runs; use it as a context manager.
 
-    Refusals to answer for now (429, 503, no connection) are waited out, as long as the server asks for and `patience`
-    allows. Conversations of several messages get an error in their row: a moderation takes one text, and asking for a
-    chat completion instead would pay for a reply that nobody reads.
+    Refusals to answer for now (429, 503, no connection) are waited out, as long as the server asks for (a minute at
+    most) and `patience` allows. Conversations of several messages get an error in their row: a moderation takes one
+    text, and asking for a chat completion instead would pay for a reply that nobody reads.
 
     Args:
         base_url: the server's address, with or without `/v1` at its end.
@@ -55,7 +58,8 @@ class OpenAIScorer:
         warnings: what limits the server's verdicts, in its own words.
 
     Raises:
-        GuardError: the server cannot be reached, refuses the key, or is not a guarded server of Undertow.
+        GuardError: the address or the key cannot be one, the server cannot be reached, refuses the key, or is not a
+            guarded server of Undertow.
     """
 
     chunk_rows = 32
@@ -74,19 +78,28 @@ class OpenAIScorer:
         address = base_url.strip().rstrip("/")
         if not address.startswith(("http://", "https://")):
             raise GuardError(f"{base_url!r} is not the address of a server; it begins with http:// or https://.")
+        try:
+            httpx.URL(address)
+        except httpx.InvalidURL as error:
+            raise GuardError(f"{base_url!r} is not the address of a server: {_sentence(error)}.") from None
         if requests_in_flight < 1:
             raise GuardError("The number of requests in flight must be at least 1.")
         self.url = address if address.endswith("/v1") else f"{address}/v1"
         self.chunks_in_flight = requests_in_flight
         self.patience = patience
         key = api_key or os.environ.get("OPENAI_API_KEY")
+        # Here, since a header that cannot be sent is told of later with its value.
+        if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise GuardError("The key has a blank at an edge, a line break, or a letter that no header can hold.")
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         limits = httpx.Limits(max_connections=requests_in_flight)
         try:
             self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
-        except (ValueError, TypeError) as error:
-            raise GuardError(f"The key cannot be sent as a header: {error}.") from None
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise GuardError(f"The proxy that the environment names cannot be used: {_sentence(error)}.") from None
         self._stop = threading.Event()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._noting = threading.Lock()
         self._checking = threading.Lock()
         self._checked = float("-inf")
         try:
@@ -98,8 +111,9 @@ class OpenAIScorer:
         self.guard_fingerprint = _guard_of(about)
         self.fingerprint = f"server:{self.guard_fingerprint or self.url}"
         told = about["undertow"]
-        self.has_refusal = len(told.get("quadrants") or "four") > 2
-        self.warnings = [str(warning) for warning in told.get("warnings") or []]
+        quadrants, warnings = told.get("quadrants"), told.get("warnings")
+        self.has_refusal = not isinstance(quadrants, list) or len(quadrants) > 2
+        self.warnings = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
     def __enter__(self) -> OpenAIScorer:
         return self
@@ -110,8 +124,12 @@ class OpenAIScorer:
         self.close()
 
     def close(self) -> None:
-        """End the connections; requests that wait to be tried again give up."""
+        """End the connections; requests that wait, for their answer or to be tried again, give up."""
         self._stop.set()
+        with self._noting:
+            open_sockets = list(self._sockets)
+        for one in open_sockets:
+            _hang_up(one)
         self._client.close()
 
     def score_chunk(self, prompts: list[Prompt], first_row: int, include_prompts: bool = False) -> list[dict[str, Any]]:
@@ -194,11 +212,13 @@ class OpenAIScorer:
         while True:
             wish: float | None = None
             try:
-                response = self._client.request(method, self.url + path, content=content)
-            except (httpx.TransportError, RuntimeError) as error:
+                response = self._client.request(
+                    method, self.url + path, content=content, extensions={"trace": self._note}
+                )
+            except (httpx.RequestError, RuntimeError) as error:
                 if self._stop.is_set():
                     raise GuardError("The scan was interrupted.") from None
-                if not isinstance(error, httpx.TransportError):
+                if not isinstance(error, httpx.RequestError):
                     raise
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
             else:
@@ -219,6 +239,16 @@ class OpenAIScorer:
                 )
             if self._stop.wait(pause):
                 raise GuardError("The scan was interrupted.")
+
+    def _note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remember the socket of every connection: closing one wakes nobody who waits for an answer on it."""
+        if not event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            return
+        found = info["return_value"].get_extra_info("socket")
+        with self._noting:
+            self._sockets.add(found)
+        if self._stop.is_set():
+            _hang_up(found)
 
     def _check_same_guard(self) -> None:
         """Refuse answers of a server that came back with another guard.
@@ -255,9 +285,18 @@ class OpenAIScorer:
 
 def _guard_of(about: Mapping[str, Any]) -> str | None:
     """Fingerprint of the guard in a model's description."""
-    told = about["undertow"]
-    found = told.get("guard") or told.get("fingerprint")
+    found = about["undertow"].get("fingerprint")
     return found if isinstance(found, str) else None
+
+
+def _hang_up(connection: socket.socket) -> None:
+    # Not the method of a TLS socket, which would undo the encryption under the reader's hands.
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _message(response: httpx.Response) -> str:

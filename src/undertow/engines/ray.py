@@ -23,6 +23,7 @@ from undertow.errors import GuardError, PromptFileError
 from undertow.guard.journal import Journal
 from undertow.guard.place import ScanResult
 from undertow.guard.scan import Advance, LocalScorer, Work, scan, too_many_rows
+from undertow.prompts import Prompt
 
 if TYPE_CHECKING:
     from undertow.guard import LatentGuard
@@ -31,8 +32,35 @@ _COMMIT_SECONDS = 0.2
 _CHUNKS_A_COMMIT = 64
 
 
+@dataclass(frozen=True)
+class Described:
+    """What the driver must know of a guard, so that it need not hold guard and model while the workers score.
+
+    Attributes:
+        fingerprint: of the guard.
+        model_fingerprint: of the model that it reads.
+        has_refusal: whether its rows hold a belief of refusal.
+        chunk_rows: prompts that are scored together.
+    """
+
+    fingerprint: str
+    model_fingerprint: str
+    has_refusal: bool
+    chunk_rows: int
+
+    @classmethod
+    def of(cls, guard: LatentGuard) -> Described:
+        """The description of a guard at hand."""
+        scorer = LocalScorer(guard)
+        return cls(scorer.fingerprint, scorer.model_fingerprint, scorer.has_refusal, scorer.chunk_rows)
+
+    def score_chunk(self, prompts: list[Prompt], first_row: int, include_prompts: bool = False) -> list[dict[str, Any]]:
+        """Raises GuardError: the workers score."""
+        raise GuardError("The driver of a scan with Ray holds no guard to score with.")
+
+
 def scan_with_ray(
-    guard: LatentGuard,
+    guard: LatentGuard | Described,
     source: Any,
     output: str | Path,
     *,
@@ -47,7 +75,7 @@ def scan_with_ray(
     kind of device with as many threads: one a worker on a CPU.
 
     Args:
-        guard: the guard, for its fingerprints; the workers load their own.
+        guard: the guard, or what describes it; the workers load their own.
         source: a prompt file or Hub dataset id, or an in-memory sequence of prompts; not standard input.
         output: a file ending in .jsonl, .ndjson or .parquet.
         open_guard: loads the same guard on a worker; Ray pickles it.
@@ -68,13 +96,13 @@ def scan_with_ray(
         raise GuardError("The number of workers must be at least 1.")
     if isinstance(source, str | Path) and str(source) == "-":
         raise GuardError("Ray's workers cannot read standard input; write the prompts to a file first.")
-    scorer = LocalScorer(guard)
+    scorer = guard if isinstance(guard, Described) else Described.of(guard)
     fill = partial(_fill, scorer, open_guard, workers, address)
     return scan(scorer, source, output, fill=fill, **options)
 
 
 def _fill(
-    scorer: LocalScorer,
+    scorer: Described,
     open_guard: Callable[[], LatentGuard],
     workers: int | None,
     address: str | None,

@@ -39,16 +39,22 @@ def running_ray(workers: int | None, address: str | None) -> Iterator[tuple[int,
 
     Args:
         workers: how many there are to be, or None for one a device.
-        address: of a cluster; None takes the Ray of this process where there is one, and else starts one.
+        address: of a cluster, where this process has no Ray yet; None takes the Ray of this process where there is one,
+            and else starts one.
 
     Yields:
         The number of workers and the kind of device that each gets, "GPU" or "CPU".
 
     Raises:
-        GuardError: Ray cannot be reached or started, or has too few devices.
+        GuardError: Ray cannot be reached or started, has too few devices, or an address is given and runs already.
     """
     found = sys.modules.get("ray")
     if found is not None and found.is_initialized():
+        if address is not None:
+            raise GuardError(
+                f"Ray runs in this process already, so {address} is not asked; leave the address out to use that Ray, "
+                "or end it with ray.shutdown()."
+            )
         with _environment(_QUIET):
             yield devices(workers, found.cluster_resources())
         return

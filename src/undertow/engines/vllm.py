@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import os
+import sys
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ _QUIET = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
 """Environment that vLLM is started with where the variables are not set already."""
+
+_MISSING = "Scoring with vLLM needs vllm: install it beside undertow, in an environment of its own."
 
 
 class VllmScorer:
@@ -60,12 +64,23 @@ class VllmScorer:
         except Exception as error:
             raise GuardError(f"The tokenizer in {self.path} cannot be loaded; export the guard again.") from error
         limit = options.get("max_model_len") or config.get("max_position_embeddings") or config.get("n_positions")
-        self.renderer = Renderer(tokenizer, context=limit if isinstance(limit, int) else None)
+        self.context = limit if isinstance(limit, int) else None
+        self.renderer = Renderer(tokenizer, context=self.context)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the exported guard, of vLLM's version and of the type it computes in."""
-        parts = {"engine": "vllm", "version": _version(), "guard": self.record["guard"], "dtype": self.dtype}
+        """Hash of the exported guard, of vLLM's version, of the type it computes in, and of what is too long for it.
+
+        How many devices share the work, and how much of their memory, changes no more than float noise.
+        """
+        parts = {
+            "engine": "vllm",
+            "version": _version(),
+            "guard": self.record["guard"],
+            "dtype": self.dtype,
+            "context": self.context,
+            "quantization": self._options.get("quantization"),
+        }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -83,6 +98,11 @@ class VllmScorer:
         """False: the classifier has no belief of refusal."""
         return False
 
+    def require(self) -> None:
+        """Raises UndertowError where vLLM is not installed: before a scan begins, which would note its version."""
+        if "vllm" not in sys.modules and find_spec("vllm") is None:
+            raise UndertowError(_MISSING)
+
     @cached_property
     def _engine(self) -> Any:
         for name, value in _QUIET.items():
@@ -90,9 +110,7 @@ class VllmScorer:
         try:
             from vllm import LLM
         except ImportError:
-            raise UndertowError(
-                "Scoring with vLLM needs vllm: install it beside undertow, in an environment of its own."
-            ) from None
+            raise UndertowError(_MISSING) from None
         # Graphs are compiled for decoding, and nothing is decoded here.
         settings = {"enforce_eager": True, **_share(), **self._options, "dtype": self.dtype}
         try:

@@ -99,6 +99,9 @@ class Worker:
             self._open()
         except (UndertowError, OSError) as error:
             self.failure = f"A worker could not open the guard: {error}"
+        except Exception as error:
+            # A device without memory for it, for one.
+            self.failure = f"A worker could not open the guard ({type(error).__name__}): {_line(error)}"
 
     def __call__(self, table: Any) -> Iterator[dict[str, list[Any]]]:
         """Score the tasks in a table with the column `task`; yields a message for every chunk."""
@@ -146,8 +149,11 @@ class Worker:
             self.parts.write(number, self.scorer.score_chunk(prompts, first, self.setting.include_prompts))
         except Exception as error:
             # Anything at all, so that the scan ends with the rows and the reason instead of a trace of Ray's.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return f"A worker could not score {where} ({type(error).__name__}): {reason}"
+            return f"A worker could not score {where} ({type(error).__name__}): {_line(error)}"
         finally:
             self.parts.settle(name)
         return ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

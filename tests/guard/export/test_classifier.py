@@ -10,15 +10,17 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.builders import PROMPTS, tiny_chat
+from tests.builders import PROMPTS, tiny_chat, tiny_model
 from tests.guard.export.made import SLOPE, random_guard, states_by_transformers
 from tests.guard.taught import fit_prompts, many
+from tests.model.templates import tokenizers as splitters
 from undertow.errors import GuardError
 from undertow.guard import Curve, LatentGuard
 from undertow.guard.export import classifier as module
 from undertow.guard.export import export_classifier
 from undertow.guard.export.classifier import read_record
 from undertow.model import ChatModel
+from undertow.prompts import PromptSet
 
 SHAPES: list[tuple[str, str, dict[str, Any]]] = [
     ("llama", "LlamaForSequenceClassification", {}),
@@ -113,6 +115,13 @@ def test_bfloat16_stays_bfloat16_with_a_precise_head(tmp_path: Path) -> None:
     np.testing.assert_allclose(stock_logits(export.path, PROMPTS)[:, 1] / SLOPE, guard.score(PROMPTS), atol=0.1)
 
 
+def test_prompts_that_are_not_needed_are_said_to_be_unused(tmp_path: Path) -> None:
+    guard = random_guard(tiny_chat("llama"))
+    export = export_classifier(guard, tmp_path / "out", ["a"], ["b"], progress=False)
+    assert export.guard is guard and any("not used" in note for note in export.notes)
+    assert not export_classifier(guard, tmp_path / "plain", progress=False).notes
+
+
 @pytest.fixture(scope="module")
 def linear(chat: ChatModel) -> LatentGuard:
     return LatentGuard.fit(chat, *fit_prompts(), rule="linear", refusal_rule=None, steering=False, progress=False)
@@ -167,6 +176,37 @@ def test_a_checkpoint_that_does_not_agree_is_not_kept(tmp_path: Path, monkeypatc
     monkeypatch.setattr(module, "build_classifier", wrong)
     with pytest.raises(GuardError, match="does not agree with the guard"):
         export_classifier(random_guard(tiny_chat("llama")), tmp_path / "out", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_that_the_model_cannot_take_are_left_out_of_the_check(tmp_path: Path) -> None:
+    chat = tiny_chat("llama")
+    middle = int(np.median([len(chat.render(prompt)) for prompt in PromptSet.builtin()]))
+    short = random_guard(tiny_chat("llama", max_position_embeddings=middle))
+    checked = export_classifier(short, tmp_path / "short", progress=False).checked
+    assert 20 < checked < export_classifier(random_guard(chat), tmp_path / "out", progress=False).checked
+
+
+def test_blanks_that_share_a_token_with_the_mark_of_the_end_are_counted_and_told(tmp_path: Path) -> None:
+    template = "{% for m in messages %}user\n\n{{ m['content'] }}\n\n{% endfor %}assistant\n\n"
+    tokenizer = splitters.wrap(splitters.byte_level(), template)
+    chat = ChatModel(tiny_model("llama", vocab_size=600), tokenizer, name="plain")
+    export = export_classifier(random_guard(chat), tmp_path / "out", progress=False)
+    assert export.differing_edges >= 1 and export.largest_difference < 1e-5
+    assert [note for note in export.notes if f"{export.differing_edges} of the trial messages" in note]
+    assert "strip messages before sending them" in (export.path / "README.md").read_text()
+
+
+def test_a_full_disk_leaves_nothing_and_is_one_sentence(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    guard = random_guard(tiny_chat("llama"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(GuardError, match=r"^The classifier cannot be written to .*out: [^.]*\.$"):
+            export_classifier(guard, tmp_path / "out", progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 

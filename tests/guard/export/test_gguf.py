@@ -124,6 +124,12 @@ def test_a_guard_without_the_direction_is_refused(steered: LatentGuard, tmp_path
     assert export.coefficient == 1 and "untried" in export.notes[-1]
 
 
+def test_a_guard_that_was_forced_says_so(steered: LatentGuard, tmp_path: Path) -> None:
+    steered.mismatches = ("The guard was forced.",)
+    notes = export_control_vector(steered, tmp_path / "v.gguf").notes
+    assert notes[0] == "The guard was forced." and "Strength 1" in notes[1]
+
+
 def test_a_direction_of_nothing_is_refused(steered: LatentGuard, tmp_path: Path) -> None:
     assert steered.steering is not None
     steered.steering = replace(steered.steering, direction=np.zeros(steered.model.width, dtype=np.float32))
@@ -141,6 +147,10 @@ def test_the_output_is_checked_and_replaced_whole(steered: LatentGuard, tmp_path
     before = path.read_bytes()
     export_control_vector(steered, path, "harmfulness", overwrite=True)
     assert path.read_bytes() != before and [entry.name for entry in tmp_path.iterdir()] == ["v.gguf"]
+    deep = export_control_vector(steered, tmp_path / "new" / "deep" / "v.gguf").path
+    assert list(deep.parent.iterdir()) == [deep]
+    with pytest.raises(GuardError, match="cannot be written to"):
+        export_control_vector(steered, path / "below.gguf")
     (tmp_path / "folder.gguf").mkdir()
     with pytest.raises(GuardError, match="is a folder"):
         export_control_vector(steered, tmp_path / "folder.gguf", overwrite=True)

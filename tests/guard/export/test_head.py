@@ -22,6 +22,10 @@ def test_a_guard_of_every_state_gets_a_head_at_a_chosen_one(centroid: LatentGuar
     assert head.harmfulness.rule.states[0] >= 1
     assert any(f"state {head.harmfulness.rule.states[0]} was chosen" in note for note in notes)
     assert head.refusal is None and head.harmfulness.curve.intercept == 0
+    assert [note for note in notes if "published threshold" in note] == [
+        "The guard keeps the published threshold; the head's was set for a false-positive rate of 2.00%."
+    ]
+    assert head.harmfulness.threshold.rate == 0.02
     assert head.metrics["area"] > 0.95 and agreement.prompts == head.training["held_out"]
 
 
@@ -40,7 +44,8 @@ def test_the_agreement_is_counted_on_the_held_out_prompts_alone(chat: ChatModel,
 def test_the_state_and_the_wanted_rate_are_the_guards(chat: ChatModel) -> None:
     settings = {"refusal_rule": None, "steering": False, "progress": False}
     guard = LatentGuard.fit(chat, *fit_prompts(), rule="linear", calibration=0.1, **settings)  # type: ignore[arg-type]
-    head, _, _ = fit_head(guard, *fit_prompts(), progress=False)
+    head, _, notes = fit_head(guard, *fit_prompts(), progress=False)
+    assert not any("published threshold" in note for note in notes)
     if len(guard.harmfulness.rule.states) == 1:
         assert head.harmfulness.rule.states == guard.harmfulness.rule.states
     assert head.harmfulness.threshold.rate == 0.1 == head.calibration["rate"]

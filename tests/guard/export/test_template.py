@@ -119,16 +119,14 @@ def test_quotes_and_backslashes_in_the_tail_survive() -> None:
 
 
 def test_blanks_at_the_edges_may_differ_where_plain_text_ends_the_message_and_are_counted() -> None:
-    tokenizer = copy.deepcopy(byte_level_tokenizer())
-    tokenizer.chat_template = "{% for m in messages %}user\n\n{{ m['content'] }}\n\n{% endfor %}assistant\n\n"
-    chat = opened(tokenizer)
+    template = "{% for m in messages %}user\n\n{{ m['content'] }}\n\n{% endfor %}assistant\n\n"
+    chat = opened(splitters.wrap(splitters.byte_level(), template))
     cut = with_template(chat, cut_template(chat))
-    checked, differing = prove_template(chat, cut, [Prompt("a table\n"), Prompt("a table")])
-    expected = sum(
-        prompt_ids(cut, prompt) != list(chat.render(prompt).ids[: chat.render(prompt).t_inst + 1])
-        for prompt in (Prompt("a table\n"), Prompt("a table"))
-    )
-    assert (checked, differing) == (2, expected)
+    edged, plain = Prompt("a table\n"), Prompt("a table")
+    whole = chat.render(edged)
+    last = whole.ids[whole.t_inst], prompt_ids(cut, edged)[-1]
+    assert [chat.tokenizer.decode(token) for token in last] == ["\n\n", "\n"], "the mark of the end shares its token"
+    assert prove_template(chat, cut, [edged, plain, Prompt("   ")]) == (2, 1), "the last cannot be rendered"
 
 
 def test_a_tail_that_changes_with_the_conversation_is_refused() -> None:

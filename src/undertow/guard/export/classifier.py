@@ -104,7 +104,8 @@ def export_classifier(
     Args:
         guard: the guard.
         path: folder to write; replaced as a whole.
-        harmful, harmless: prompts as for `LatentGuard.fit`, needed unless the guard's rule is `normed`.
+        harmful, harmless: prompts as for `LatentGuard.fit`, needed unless the guard's rule is `normed`, and then not
+            used.
         overwrite: whether an earlier export may be replaced.
         seed: of the split, where a head is fitted.
         progress: whether bars are shown.
@@ -114,6 +115,8 @@ def export_classifier(
             adapted, its template cannot be cut at t_inst, the place is taken, or the checkpoint does not agree.
         PromptFileError: a prompt file cannot be read.
     """
+    from safetensors import SafetensorError
+
     target = Path(path).expanduser().absolute()
     _check_target(target, overwrite)
     model = guard.model
@@ -129,6 +132,8 @@ def export_classifier(
             )
         guard, agreement, found = fit_head(guard, harmful, harmless, seed=seed, progress=progress)
         notes.extend(found)
+    elif harmful is not None or harmless is not None:
+        notes.append("The prompts given were not used: a guard of the rule 'normed' is exported as it is.")
     curve, state = guard.harmfulness.curve, guard.harmfulness.rule.states[0]
     check_exportable(model, state)
     if curve.knots or curve.intercept != 0 or curve.slope <= 0:
@@ -166,8 +171,9 @@ def export_classifier(
         card = classifier_card(export.to_dict(), model.name, str(model.dtype).removeprefix("torch."))
         (temporary / "README.md").write_text(card, encoding="utf-8")
         _put_in_place(temporary, target)
-    except OSError as error:
-        raise GuardError(f"The classifier cannot be written to {path}: {error.strerror or error}.") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise GuardError(f"The classifier cannot be written to {path}: {reason}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return export
@@ -205,8 +211,9 @@ def _verify(guard: LatentGuard, folder: Path) -> tuple[int, int, float]:
     builtin = PromptSet.builtin()
     prompts = list(builtin[:: max(1, len(builtin) // _CHECKED_PROMPTS)])
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    _, edges = prove_template(model, tokenizer, [*trial_prompts(), *prompts])
-    prompts = [*prompts, *(prompt for prompt in trial_prompts() if _renders_alike(guard, tokenizer, prompt))]
+    prompts += trial_prompts()
+    _, edges = prove_template(model, tokenizer, prompts)
+    prompts = [prompt for prompt in prompts if _renders_alike(guard, tokenizer, prompt)]
     found = read_log_odds(folder, prompts, model.device, model.dtype)
     curve = guard.harmfulness.curve
     scores = guard.score(prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,7 +94,7 @@ def export_control_vector(
         + "; the guard adds to the template tokens after the request alone, readers of this file to every token"
     )
     _write(target, guard, direction, {name: vectors[state] for name, state in tensors.items()}, f"{about}.")
-    notes = [f"{about}."]
+    notes = [*guard.mismatches, f"{about}."]
     if guard.steering is None:
         notes.append("The guard has no steering strength of its own, so strength 1 is one class distance, untried.")
     return ControlVectorExport(target, direction, tensors, coefficient, tuple(notes))
@@ -143,6 +144,7 @@ def _write(target: Path, guard: LatentGuard, direction: str, tensors: dict[str, 
         raise GuardError("Writing a control vector needs gguf: install undertow[export].") from None
     temporary = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         writer = GGUFWriter(temporary, _ARCHITECTURE)
         writer.add_string(f"{_ARCHITECTURE}.model_hint", str(guard.model.model.config.model_type))
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(tensors))
@@ -160,4 +162,5 @@ def _write(target: Path, guard: LatentGuard, direction: str, tensors: dict[str, 
     except OSError as error:
         raise GuardError(f"The control vector cannot be written to {target}: {error.strerror or error}.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

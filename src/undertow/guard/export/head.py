@@ -56,8 +56,8 @@ def fit_head(
 ) -> tuple[LatentGuard, Agreement, list[str]]:
     """Fit the rule `normed` on the state that a guard reads, or on a chosen one where it reads several.
 
-    Calibration and threshold are set on held-out prompts with the guard's own wanted false-positive rate, by the same
-    means as when a guard is fitted.
+    Calibration and threshold are set on held-out prompts with the guard's own wanted false-positive rate (the usual
+    one, with a note, where it keeps the published threshold), by the same means as when a guard is fitted.
 
     Args:
         guard: the guard to stand in for.
@@ -121,9 +121,14 @@ def fit_head(
 
 
 def _calibration(values: Mapping[str, Any]) -> tuple[Calibration, list[str]]:
-    """The guard's calibration, with a logistic curve whatever it asked for."""
+    """The guard's calibration, with a logistic curve and a wanted rate whatever it asked for."""
     found = {name: values[name] for name in _CALIBRATION if name in values}
     notes = []
+    if values.get("published_threshold"):
+        rate = Calibration(**found).rate
+        notes.append(
+            f"The guard keeps the published threshold; the head's was set for a false-positive rate of {rate:.2%}."
+        )
     if found.get("method") == "isotonic":
         notes.append("The guard's isotonic curve was replaced by a logistic one, the only one a classifier can hold.")
         found["method"] = "platt"
