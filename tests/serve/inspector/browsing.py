@@ -87,6 +87,21 @@ class Visit:
         """Wait for the status to say so."""
         expect(self.find("#status")).to_contain_text(words, timeout=15_000)
 
+    def reply(self, name: str) -> str:
+        """The text of the reply "plain" or "steered"."""
+        return self.find(f"#{name} .reply-text").inner_text()
+
+    def slide(self, selector: str, value: float) -> None:
+        """Move a slider as its keys would."""
+        self.find(selector).evaluate(
+            "(one, value) => { one.value = value; one.dispatchEvent(new Event('input', {bubbles: true})); }", value
+        )
+
+    def open_tables(self) -> None:
+        """Open the tables of the strips."""
+        self.find("#heat-table summary").click()
+        expect(self.find("#heat-tables table")).to_have_count(2)
+
     def texts(self, selector: str) -> list[str]:
         """What elements say."""
         return self.find(selector).all_text_contents()

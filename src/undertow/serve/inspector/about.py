@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from undertow.guard import QUADRANTS, LatentGuard
+from undertow.guard import LatentGuard
 from undertow.guard.directions import POSITIONS, Name
 from undertow.serve.inspector.asked import MOST_COEFFICIENT, MOST_REPLY_TOKENS, SPANS
 from undertow.serve.inspector.gate import choices
-from undertow.serve.inspector.reading import MOST_TOKENS
+from undertow.serve.service import served_name
 from undertow.serve.settings import ServeSettings
 
 
 def describe(guard: LatentGuard, settings: ServeSettings) -> dict[str, Any]:
     """Model, guard, directions, fitted clusters, choices and limits, as plain values for JSON."""
     beliefs = [belief for belief in (guard.harmfulness, guard.refusal) if belief is not None]
-    own = guard.model.name
     return {
-        "model": settings.name or (Path(own).name if Path(own).is_absolute() else own),
+        "model": served_name(settings, guard),
         "layers": guard.model.layers,
         "rule": guard.rule,
         "threshold": guard.threshold,
@@ -27,12 +25,9 @@ def describe(guard: LatentGuard, settings: ServeSettings) -> dict[str, Any]:
         "spans": list(SPANS),
         "most_coefficient": MOST_COEFFICIENT,
         "belief_map": None if guard.belief_map is None else guard.belief_map.to_dict(),
-        "quadrants": list(QUADRANTS),
         "policy": {"on_harmful": settings.policy.on_harmful, "on_over_refusal": settings.policy.on_over_refusal},
         "choices": choices(settings.policy, guard),
-        "most_tokens": MOST_TOKENS,
         "most_reply_tokens": min(MOST_REPLY_TOKENS, settings.limits.reply_tokens),
-        "warnings": list(guard.mismatches),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from undertow.guard import LatentGuard
 from undertow.guard.generation import decide
 from undertow.guard.rules.base import Array
 from undertow.prompts import Prompt
-from undertow.serve.jobs import Judgement, Policy, TooLong
+from undertow.serve.jobs import Judgement, Policy, Reason, TooLong
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +82,12 @@ class Reading:
 
 
 def read_prompt(
-    guard: LatentGuard, renderer: Renderer, prompt: Prompt, policy: Policy, most_tokens: int = MOST_TOKENS
+    guard: LatentGuard,
+    renderer: Renderer,
+    prompt: Prompt,
+    policy: Policy,
+    most_tokens: int = MOST_TOKENS,
+    controls: re.Pattern[str] | None = None,
 ) -> Reading:
     """Read a conversation in one forward pass; must run on the model's own thread.
 
@@ -94,6 +100,7 @@ def read_prompt(
         prompt: the conversation, ending with a user message.
         policy: tells which action the verdict leads to.
         most_tokens: longer conversations are refused.
+        controls: what forges turns where it is typed; such a conversation is read, and not judged.
 
     Raises:
         TooLong: the conversation has more tokens.
@@ -105,13 +112,17 @@ def read_prompt(
     if len(rendered) > most_tokens:
         raise TooLong(len(rendered), most_tokens)
     heat, states = _run(guard, rendered)
+    if controls is not None and any(controls.search(message["content"]) for message in prompt.messages):
+        judgement = _unjudged(policy, "not_rendered", len(rendered))
+    else:
+        judgement = _judge(guard, states, policy, len(rendered))
     return Reading(
         tokens=_tokens(guard.model.tokenizer, rendered),
         t_inst=rendered.t_inst,
         t_post=rendered.t_post,
         states=tuple(range(guard.model.layers + 1)),
         heat=heat,
-        judgement=_judge(guard, states, policy, len(rendered)),
+        judgement=judgement,
     )
 
 
@@ -155,9 +166,13 @@ def _run(guard: LatentGuard, rendered: Rendered) -> tuple[dict[str, Array], dict
 def _judge(guard: LatentGuard, states: dict[str, Array], policy: Policy, tokens: int) -> Judgement:
     harmfulness, refusal = guard.beliefs(states)
     if not np.isfinite(harmfulness).all() or not (refusal is None or np.isfinite(refusal).all()):
-        return Judgement(None, "refused" if policy.on_unjudged == "refuse" else "none", "not_finite", tokens)
+        return _unjudged(policy, "not_finite", tokens)
     verdict = guard.verdicts(harmfulness, refusal, [None])[0]
     return Judgement(verdict, decide(verdict, policy.on_harmful, policy.on_over_refusal), None, tokens)
+
+
+def _unjudged(policy: Policy, reason: Reason, tokens: int) -> Judgement:
+    return Judgement(None, "refused" if policy.on_unjudged == "refuse" else "none", reason, tokens)
 
 
 def _tokens(tokenizer: Any, rendered: Rendered) -> tuple[Token, ...]:

@@ -65,27 +65,35 @@ class Replies:
         Args:
             job: what to generate.
             steering: what is added to the states.
-            note: called with the verdict on the conversation as it is.
+            note: called with the verdict on the conversation as it is, and whether it was answered.
             deadline: as for `Engine.chat`.
 
         Raises:
-            Failure: the guard has no such direction, or none at that state.
+            Failure: the guard has no such direction, or none at that state, or the span cannot be told.
             Full, Draining, TooLong, PositionError: at the first event, as `Engine.chat` does.
         """
         edit = steering_edit(self.guard, steering)
         judgement = (await self.engine.judge([job.prompt], job.policy.on_unjudged, deadline))[0]
         against = objection(judgement, job.policy, self.permitted, steering.coefficient)
         if against is not None:
-            refused = replace(judgement, action="refused")
-            note(refused)
-            yield self.wire(Judged(refused)) | {"words": [against]}
+            judgement = replace(judgement, action="refused")
+            note(judgement)
+            yield self.wire(Judged(judgement)) | {"words": [against]}
             yield self.wire(Ended("content_filter", 0, against))
             return
-        note(judgement)
+        if judgement.reason == "not_rendered" and steering.span in ("instruction", "tail"):
+            raise Failure(
+                400,
+                "The words of this conversation cannot be told from the template around them; steer on another span.",
+                param="steering.span",
+            )
         # The policy was applied to the verdict without the steering; what the guard reads under it is only shown.
-        under = replace(job, edits=(edit,), policy=Policy("flag", "keep", "refuse"))
+        under = replace(job, edits=(edit,), policy=Policy("flag", "keep", job.policy.on_unjudged))
         async with aclosing(cast(AsyncGenerator[Event, None], self.engine.chat(under, deadline))) as events:
             async for event in events:
+                if isinstance(event, Judged):
+                    refused = event.judgement.action == "refused"
+                    note(replace(judgement, action="refused") if refused else judgement)
                 yield self.wire(event)
 
     def wire(self, event: Event) -> Wire:

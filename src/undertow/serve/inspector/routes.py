@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from undertow.guard import LatentGuard
 from undertow.model.positions import Renderer
 from undertow.prompts import Prompt
-from undertow.serve.engine import Engine
+from undertow.serve.engine import Engine, control_tokens
 from undertow.serve.failures import DISCONNECTED, Failure, answer, failure_of
 from undertow.serve.inspector.about import describe
 from undertow.serve.inspector.asked import ReadRequest, ReplyRequest, Steering
@@ -22,14 +22,12 @@ from undertow.serve.inspector.replying import Replies, Wire
 from undertow.serve.inspector.words import in_words
 from undertow.serve.jobs import ChatJob, Full, Judgement, Policy
 from undertow.serve.policies import NotAllowed, NotPossible, chosen_policy
+from undertow.serve.security import HEADERS
 from undertow.serve.service import deadline
 from undertow.serve.settings import ServeSettings
 from undertow.serve.stream import Disconnected, EventStream, event, while_connected
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
+CONTENT_SECURITY_POLICY = HEADERS["content-security-policy"]
 """Nothing inline, nothing from elsewhere."""
 
 
@@ -50,13 +48,7 @@ class Note(Protocol):
 
 _READING_AT_ONCE = 8
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-_HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
-_NOT_KEPT = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_HEADERS = HEADERS | {"cache-control": "no-cache"}
 
 
 def inspector_router(
@@ -75,8 +67,9 @@ def inspector_router(
     """
     router = APIRouter(include_in_schema=False)
     replies = Replies(engine, guard, choices(settings.policy, guard))
-    # The engine renders on another thread, and a renderer's cache is not made for two.
+    # The engine's own is used on other threads.
     renderer = Renderer(guard.model.tokenizer, context=guard.model.context, thinking=guard.model.thinking)
+    controls = control_tokens(guard.model.tokenizer)
     reading = _Turnstile(_READING_AT_ONCE)
     about = describe(guard, settings)
     files = {file.name: file for file in resources.files(__package__).joinpath("page").iterdir() if file.is_file()}
@@ -103,7 +96,7 @@ def inspector_router(
 
     @router.get("/inspector/about")
     def tell() -> Response:
-        return answer(about, headers=_NOT_KEPT)
+        return answer(about, headers=HEADERS)
 
     @router.get("/inspector/{name}")
     def asset(name: str) -> Response:
@@ -118,7 +111,7 @@ def inspector_router(
         def read_unless_gone() -> Reading:
             if gone:
                 raise Disconnected
-            return read_prompt(guard, renderer, prompt, policy, most)
+            return read_prompt(guard, renderer, prompt, policy, most, controls)
 
         async with reading:
             try:
@@ -128,7 +121,7 @@ def inspector_router(
                 return _given_up(request)
         noter(request, "/inspector/read", prompt, policy)(found.judgement)
         wire = found.to_wire(guard.threshold) | {"words": in_words(found.judgement, guard)}
-        return answer(wire, headers=_NOT_KEPT)
+        return answer(wire, headers=HEADERS)
 
     @router.post("/inspector/reply")
     async def reply(body: ReplyRequest, request: Request) -> Response:
@@ -156,7 +149,7 @@ def inspector_router(
             if isinstance(error, Disconnected):
                 return _given_up(request)
             raise
-        return EventStream(_lines(first, events), _NOT_KEPT, events.aclose)
+        return EventStream(_lines(first, events), HEADERS, events.aclose)
 
     return router
 

@@ -7,7 +7,8 @@ from undertow.serve.jobs import Judgement, Reason
 
 _REASONS: dict[Reason | None, str] = {
     "too_long": "The conversation is too long for the guard, so it was not judged.",
-    "not_rendered": "The chat template takes no such conversation, so it was not judged.",
+    "not_rendered": "The guard cannot tell the words of this conversation from the template around them, so it was not "
+    "judged.",
     "not_finite": "The model's states are not finite numbers here, so the conversation was not judged.",
     "error": "The guard failed here, so the conversation was not judged.",
     None: "The conversation was not judged.",

@@ -76,7 +76,8 @@ export class Conversation {
 
   /** @param {string} text for the last user message */
   write(text) {
-    const area = this.areas().at(-1);
+    const users = /** @type {NodeListOf<HTMLTextAreaElement>} */ (this.list.querySelectorAll(".user textarea"));
+    const area = [...users].at(-1);
     if (!area) return;
     area.value = text;
     area.focus();

@@ -25,8 +25,11 @@ class Inspector {
     this.steered = new Reply(find("steered"), "steered");
     this.conversation = new Conversation(find("turns"), () => this.edited());
     this.running = new AbortController();
-    /** What the results on the page belong to. */
-    this.shown = "";
+    /**
+     * What the results on the page belong to.
+     * @type {import("./api.js").Conversation | null}
+     */
+    this.shown = null;
     find("conversation").addEventListener("submit", (/** @type {Event} */ event) => this.submit(event, () => this.run()));
     find("steering").addEventListener("submit", (/** @type {Event} */ event) => this.submit(event, () => this.steer()));
     find("key-form").addEventListener("submit", (/** @type {Event} */ event) => this.submit(event, () => this.useKey()));
@@ -34,6 +37,7 @@ class Inspector {
     find("add-turn").addEventListener("click", () => this.conversation.addTurn());
     find("add-system").addEventListener("click", () => this.conversation.addSystem());
     find("example").addEventListener("change", () => this.example());
+    for (const id of ["on-harmful", "on-over-refusal"]) find(id).addEventListener("change", () => this.edited());
     document.addEventListener("keydown", (event) => this.key(event));
     window.addEventListener("offline", () => this.say("This device is offline.", true));
     window.addEventListener("online", () => this.say("This device is online again."));
@@ -41,14 +45,18 @@ class Inspector {
   }
 
   async start() {
+    let about;
     try {
-      this.about = await this.api.about();
+      about = await this.api.about();
     } catch (error) {
       if (error instanceof AskError && error.status === 401) find("connection").open = true;
-      find("about").textContent = "Nothing is known of the server yet.";
+      if (!this.about) find("about").textContent = "Nothing is known of the server yet.";
       return this.say(error instanceof Error ? error.message : String(error), true);
     }
-    const about = this.about;
+    // Results and choices stay where the same is served still.
+    if (JSON.stringify(about) === JSON.stringify(this.about)) return this.say("");
+    this.about = about;
+    this.shown = null;
     const states = stateRange(about.reads.harmfulness.states);
     const words = ` \u00b7 ${about.layers} blocks \u00b7 guard: ${about.rule}, ${states} at t_inst`;
     find("about").replaceChildren(make("strong", { text: about.model }), words);
@@ -57,7 +65,9 @@ class Inspector {
     this.controls = new SteeringControls(about);
     this.offer("on-harmful", about.choices.on_harmful, about.policy.on_harmful);
     this.offer("on-over-refusal", about.choices.on_over_refusal, about.policy.on_over_refusal);
-    find("reply-tokens").max = about.most_reply_tokens;
+    const tokens = find("reply-tokens");
+    tokens.max = about.most_reply_tokens;
+    tokens.value = Math.min(tokens.value, about.most_reply_tokens);
     find("run").disabled = false;
     this.say("");
   }
@@ -80,11 +90,12 @@ class Inspector {
   async run() {
     const problem = this.conversation.problem();
     if (problem) return this.say(problem, true);
+    if (!find("reply-tokens").reportValidity()) return;
     await this.guarded(async (signal) => {
       this.say("Reading \u2026");
       const wanted = this.wanted();
       const reading = await this.api.read(wanted, signal);
-      this.shown = JSON.stringify(wanted.messages);
+      this.shown = wanted;
       showVerdict(find("verdict"), reading.verdict, reading.words);
       showTokens(find("tokens"), reading);
       this.heat?.show(reading);
@@ -96,8 +107,9 @@ class Inspector {
   }
 
   async steer() {
-    // Beside the plain reply to another conversation a steered one would tell nothing.
-    if (JSON.stringify(this.wanted().messages) !== this.shown) return this.run();
+    // Beside the plain reply to another conversation, or under another policy, a steered one would tell nothing.
+    if (JSON.stringify(this.wanted()) !== JSON.stringify(this.shown)) return this.run();
+    if (!find("reply-tokens").reportValidity()) return;
     await this.guarded(async (signal) => {
       this.say("Generating \u2026");
       await this.replies([this.steered], signal);
@@ -110,7 +122,7 @@ class Inspector {
    * @param {AbortSignal} signal
    */
   async replies(replies, signal) {
-    const max = Number(find("reply-tokens").value) || 48;
+    const max = Number(find("reply-tokens").value);
     const each = replies.map(async (reply) => {
       const steering = reply === this.steered ? this.controls?.value() || null : null;
       if (reply === this.steered && !steering) {
@@ -129,8 +141,14 @@ class Inspector {
   }
 
   edited() {
-    const other = this.shown && JSON.stringify(this.wanted().messages) !== this.shown;
-    this.say(other ? "The results below belong to the conversation as it was: run it again." : "");
+    const [shown, wanted] = [this.shown, this.wanted()];
+    let note = "";
+    if (shown && JSON.stringify(shown.messages) !== JSON.stringify(wanted.messages)) {
+      note = "The results below belong to the conversation as it was: run it again.";
+    } else if (shown && JSON.stringify(shown) !== JSON.stringify(wanted)) {
+      note = "The results below came about under another policy: run it again.";
+    }
+    this.say(note);
   }
 
   /** @returns {import("./api.js").Conversation} */
@@ -169,7 +187,9 @@ class Inspector {
   }
 
   useKey() {
-    this.api.key = find("key").value.trim();
+    const key = find("key").value.trim();
+    if (/[^ -~]/.test(key)) return this.say("A key has ASCII characters only: enter it again.", true);
+    this.api.key = key;
     find("connection").open = false;
     this.say("Asking the server \u2026");
     this.start();
