@@ -32,7 +32,15 @@ def test_no_text_is_kept(guard: LatentGuard) -> None:
     assert set(guard.belief_map.to_dict()) == {"harmfulness", "refusal", "harmful", "refused"}
 
 
-@pytest.mark.parametrize("change", [{"harmful": [True]}, {"refusal": [float("nan"), 1.0]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"harmful": [True]},
+        {"refusal": [float("nan"), 1.0]},
+        {"harmfulness": 1.0, "refusal": None, "harmful": True, "refused": False},
+        {"harmfulness": [[1.0]], "refusal": [[1.0]], "harmful": [[True]], "refused": [[False]]},
+    ],
+)
 def test_a_damaged_map_is_refused(change: dict) -> None:
     values = {"harmfulness": [1.0, 2.0], "refusal": [0.5, -1.0], "harmful": [True, False], "refused": [True, False]}
     assert len(BeliefMap.from_dict(json.loads(json.dumps(values)))) == 2

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from undertow.errors import GuardError
+from undertow.errors import GuardError, GuardMismatchError
 from undertow.guard import LatentGuard
 from undertow.guard.directions import BeliefDirections, measure_directions
 
@@ -51,6 +52,18 @@ def test_refusal_weighs_harmful_and_harmless_prompts_alike() -> None:
     found = measure_directions(states, harmful, states, refused, harmful)
     np.testing.assert_allclose(found.difference("refusal", 1), [1, 0, 0], atol=1e-6)
     assert found.counts == {"harmfulness": (36, 36), "refusal": (36, 36)}
+
+
+def test_measuring_takes_little_memory_beside_the_states() -> None:
+    sides = np.arange(200) % 2 == 0
+    states = clusters(sides, states=40, width=256)
+    tracemalloc.start()
+    try:
+        measure_directions(states, sides, states, sides, sides)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < states.nbytes / 4
 
 
 def test_without_refusals_there_is_no_refusal_direction() -> None:
@@ -102,3 +115,17 @@ def test_damaged_directions_are_refused(damage: str) -> None:
         values["separations"]["refusal"] = [1.0]
     with pytest.raises((GuardError, KeyError)):
         BeliefDirections.from_dict(values, tensors)
+
+
+@pytest.mark.parametrize("states", [3, 5])
+def test_a_model_of_another_depth_cannot_be_forced(guard: LatentGuard, tmp_path: Path, states: int) -> None:
+    assert guard.directions is not None and len(guard.directions.states) == 4
+    means = np.resize(guard.directions.harmfulness, (2, states, guard.model.width))
+    other = BeliefDirections(means, None, {"harmfulness": (9, 9)}, {"harmfulness": (2.0,) * states})
+    kept, guard.directions = guard.directions, other
+    try:
+        folder = guard.save_pretrained(tmp_path / "guard")
+    finally:
+        guard.directions = kept
+    with pytest.raises(GuardMismatchError, match=f"reads states up to {states - 1} .* has states up to 3"):
+        LatentGuard.from_pretrained(folder, guard.model, force=True)

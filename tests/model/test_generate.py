@@ -135,5 +135,8 @@ def test_wrong_settings_are_refused() -> None:
         chat.generate(PROMPTS, 0, progress=False)
     with pytest.raises(ModelError, match="top_p"):
         chat.generate(PROMPTS, 2, top_p=0.0, progress=False)
+    for temperature in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ModelError, match="temperature must be a finite number"):
+            chat.generate(PROMPTS, 2, temperature=temperature, progress=False)
     with pytest.raises(EditError, match="decisions"):
         chat.generate(PROMPTS, 2, progress=False, on_prefill=lambda batch: [])

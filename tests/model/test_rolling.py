@@ -5,6 +5,7 @@ import torch
 
 from tests.builders import PROMPTS, tiny_chat
 from undertow.model import Add, ChatModel
+from undertow.model.decoding import Decoding
 from undertow.model.edit import Edit
 from undertow.model.generate import Generator, Sampling
 from undertow.model.program import Program
@@ -67,6 +68,40 @@ def test_replies_that_come_and_go_equal_each_alone(kind: str) -> None:
     found = roll(chat, {0: [0, 3], 2: [1], 4: [2, 4]})
     for key in range(5):
         assert found[key] == alone(chat, key), key
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_a_model_without_a_usable_cache_goes_on_from_all_its_tokens(
+    monkeypatch: pytest.MonkeyPatch, positions: bool
+) -> None:
+    # GPT-NeoX reads distances between tokens only, so its replies need no position ids.
+    chat = tiny_chat("gpt_neox")
+    monkeypatch.setattr(chat, "decoding_for", lambda length: Decoding(positions, False, True))
+    found = roll(chat, {0: [0, 3], 2: [1], 4: [2, 4]})
+    for key in range(5):
+        assert found[key] == alone(chat, key), key
+
+
+def test_watching_without_a_cache_and_beside_replies_that_ended() -> None:
+    for kind, cache in (("llama", False), ("gemma2", True)):
+        chat = tiny_chat(kind)
+        if not cache:
+            chat.decoding_for = lambda length: Decoding(True, False, True)  # type: ignore[method-assign]
+        rolling = RollingBatch(chat)
+        join(rolling, chat, [0, 1, 3])
+        rolling.leave([1])
+        read = {key: list(chat.render(PROMPTS[key]).ids) for key in (0, 3)}
+        for _ in range(3):
+            tokens = rolling.choose()
+            _, seen = rolling.advance(tokens, [1, 3])
+            assert sorted(tokens) == sorted(seen) == [0, 3]
+            for key, token in tokens.items():
+                read[key].append(token)
+                with torch.no_grad():
+                    hidden = chat.model.model(
+                        input_ids=torch.tensor([read[key]]), output_hidden_states=True, use_cache=False
+                    )
+                torch.testing.assert_close(seen[key][0], hidden.hidden_states[1][0, -1], atol=1e-4, rtol=1e-4)
 
 
 def test_merging_depends_on_the_cache() -> None:

@@ -48,7 +48,7 @@ class BeliefMap:
         """The inverse of `to_dict`.
 
         Raises:
-            GuardError: lengths differ, or a number is not finite.
+            GuardError: the values are no lists of one length, or a number is not finite.
             KeyError, TypeError, ValueError: a value is missing or of the wrong kind.
         """
         refusal = None if values["refusal"] is None else np.asarray(values["refusal"], dtype=np.float64)
@@ -59,6 +59,7 @@ class BeliefMap:
             np.asarray(values["refused"], dtype=bool),
         )
         columns = [found.harmfulness, found.harmful, found.refused, *([] if refusal is None else [refusal])]
-        if len({column.shape for column in columns}) != 1 or not np.isfinite(np.array(columns, dtype=float)).all():
+        even = {column.shape for column in columns} == {(found.harmfulness.size,)}
+        if not even or not np.isfinite(np.array(columns, dtype=float)).all():
             raise GuardError("The guard's belief map is damaged; fit and save the guard again.")
         return found

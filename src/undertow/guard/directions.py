@@ -161,13 +161,20 @@ def measure_directions(
     return BeliefDirections(harmfulness, refusal, counts, separations)
 
 
+# State by state, since a copy of all of them in double precision would be the most memory that a fit takes.
+
+
 def _mean(values: Array, rows: Array) -> Array:
-    return np.asarray(values[rows].mean(axis=0, dtype=np.float64), dtype=np.float32)
+    means = [values[rows, state].mean(axis=0, dtype=np.float64) for state in range(values.shape[1])]
+    return np.stack(means).astype(np.float32)
 
 
 def _separation(values: Array, means: Array, side: Array) -> tuple[float, ...]:
     difference = (means[1] - means[0]).astype(np.float64)
-    along = np.einsum("nsd,sd->ns", np.asarray(values, dtype=np.float64), difference)
+    along = np.empty(values.shape[:2])
+    for state in range(values.shape[1]):
+        only = slice(state, state + 1)
+        along[:, only] = np.einsum("nsd,sd->ns", values[:, only].astype(np.float64), difference[only])
     variance = (along[side].var(axis=0) + along[~side].var(axis=0)) / 2
     square = np.square(difference).sum(-1)
     return tuple(float(value) for value in square / np.sqrt(np.maximum(variance, 1e-30)))

@@ -159,7 +159,8 @@ def _fit_refusal(material: Material, settings: FitSettings) -> Belief | None:
     value = 0.0 if settings.refusal_rule == "centroid" else balanced_threshold(scores, truth)
     threshold = measured_threshold(value, scores, truth, 0.95, None)
     table = tuple(line.to_dict() for line in choice.table)
-    return Belief("refusal", "t_post", rule, fit_curve(scores, truth, "platt"), threshold, choice.reason, table)
+    curve = fit_curve(scores, truth, "platt", intercept=rule.has_intercept)
+    return Belief("refusal", "t_post", rule, curve, threshold, choice.reason, table)
 
 
 def _choose(

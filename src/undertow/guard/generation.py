@@ -66,7 +66,8 @@ def guarded_generate(
 
     Raises:
         GuardError: an unknown policy; steering asked of a guard without it; release asked of a guard without a refusal
-            belief; or states that are not finite, in which case nothing is returned.
+            belief.
+        NotFiniteError: states are not finite, in which case nothing is returned.
         PositionError: a prompt cannot be rendered.
     """
     from undertow.model.generate import Decision, Steer, Stop

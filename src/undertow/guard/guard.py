@@ -166,11 +166,10 @@ class LatentGuard:
         """Judge prompts.
 
         Args:
-            prompts: a text, a Prompt or one conversation gives one Verdict; a sequence of these, or a PromptSet, a
-                list.
+            prompts: a text, a Prompt or one conversation for one Verdict; a sequence or PromptSet of these for a list.
 
         Raises:
-            GuardError: the model gives states that are not finite, which must not be judged.
+            NotFiniteError: the model gives states that are not finite, which must not be judged.
             PositionError: a prompt cannot be rendered, or is longer than the model's context.
         """
         verdicts = self.judge(as_prompts(prompts))
@@ -185,8 +184,7 @@ class LatentGuard:
         return self.read(states, [prompt.id for prompt in prompts])
 
     def score(self, prompts: Any, progress: bool = False) -> Array:
-        """Beliefs of harmfulness (n,) float64, in the units of the rule; at least `threshold` means flagged. Raises as
-        `__call__`."""
+        """Harmfulness (n,) float64, in the units of the rule; flagged from `threshold` on. Raises as `__call__`."""
         listed = as_prompts(prompts)
         if not listed:
             return np.empty(0)
@@ -368,10 +366,13 @@ class LatentGuard:
         widths = {belief.rule.width for belief in self._beliefs}
         if self.steering is not None:
             widths.add(len(self.steering.direction))
+        deepest, fits = self.states[-1], self.states[-1] <= self.model.layers
         if self.directions is not None:
             widths.add(self.directions.harmfulness.shape[-1])
-        deepest = self.states[-1]
-        if widths != {self.model.width} or deepest > self.model.layers:
+            if fits:
+                deepest = self.directions.states[-1]
+                fits = deepest == self.model.layers
+        if widths != {self.model.width} or not fits:
             raise GuardMismatchError(
                 f"The guard reads states up to {deepest} of width {', '.join(map(str, sorted(widths)))}, but the "
                 f"model has states up to {self.model.layers} of width {self.model.width}; use the model that it was "
@@ -395,6 +396,4 @@ def _is_single(prompts: Any) -> bool:
 
 
 def _array(values: Any) -> Array:
-    if isinstance(values, np.ndarray):
-        return values
-    return np.asarray(values.detach().float().cpu().numpy())
+    return values if isinstance(values, np.ndarray) else np.asarray(values.detach().float().cpu().numpy())

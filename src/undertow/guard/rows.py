@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from undertow.errors import PositionError
+from undertow.errors import NotFiniteError, PositionError
 from undertow.guard.verdict import Verdict
 from undertow.prompts import Prompt
 
@@ -120,9 +120,16 @@ def _judge(guard: LatentGuard, prompts: list[Prompt]) -> list[Verdict | None]:
     """Verdicts, None where a state is not finite."""
     if not prompts:
         return []
-    captured = guard.model.capture(
-        prompts, states=guard.states, positions=guard.positions, progress=False, tokens_per_batch=TOKENS_PER_BATCH
-    )
+    try:
+        captured = guard.model.capture(
+            prompts, states=guard.states, positions=guard.positions, progress=False, tokens_per_batch=TOKENS_PER_BATCH
+        )
+    except NotFiniteError:
+        if len(prompts) == 1:
+            return [None]
+        # A capture is refused as a whole; halving finds the few that spoil it in few passes.
+        half = len(prompts) // 2
+        return _judge(guard, prompts[:half]) + _judge(guard, prompts[half:])
     harmfulness, refusal = guard.beliefs({position: captured.at(position) for position in guard.positions})
     finite = np.isfinite(harmfulness) if refusal is None else np.isfinite(harmfulness) & np.isfinite(refusal)
     good = np.flatnonzero(finite)

@@ -97,9 +97,8 @@ def scan(
     """Score every prompt of a source and write one row each.
 
     Rows: `row` (from 0), `id`, `harmful` (probability), `harmfulness` (score), `refusal`, `flagged`, `quadrant`,
-        `error`, and `prompt` where asked
-    for. A prompt that cannot be judged (not renderable, too long, states not finite) gets the reason in `error` and
-    nulls elsewhere.
+    `error`, and `prompt` where asked for. A prompt that cannot be judged (not renderable, too long, states not finite)
+    gets the reason in `error` and nulls elsewhere.
 
     While it runs, OUTPUT.scan.json says which guard and source the output belongs to; JSON lines grow in OUTPUT
     itself, Parquet rows in OUTPUT.rows.jsonl until they are written in one go. Run the same call again after a kill or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -87,8 +88,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ModelError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ModelError("temperature must be at least 0 and top_p within (0, 1].")
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise ModelError("temperature must be a finite number from 0 on, and top_p lie within (0, 1].")
 
     def chooser(self, prompts: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """A function from logits (batch, vocabulary) to token ids (batch), one random stream a prompt."""

@@ -118,20 +118,25 @@ class Renderer:
             A `Rendered` whose instruction and tail are empty and whose t_inst and t_post are the last token.
 
         Raises:
-            PositionError: the template refuses the conversation.
+            PositionError: the template refuses the conversation, or makes nothing of it.
             ContextError: it is longer than the model's context.
         """
+        with suppress(PositionError):
+            self._frame([_user("a")], fresh=False)  # finds out whether content goes in as parts
         text = self._raw(prompt.messages, self.thinking)
         ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        if not ids:
+            raise PositionError("The chat template makes nothing of this conversation: use another template.")
         if self.context is not None and len(ids) > self.context:
             raise ContextError(len(ids), self.context)
         last = len(ids) - 1
         return Rendered(ids, range(last, last), range(last, last), last, last, text, [])
 
-    def _raw(self, messages: list[Message], thinking: bool | None) -> str:
+    def _raw(self, messages: list[Message], thinking: bool | None, *, as_parts: bool = False) -> str:
+        as_parts = as_parts or self._as_parts
         switches = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
         shaped: list[dict[str, Any]] = list(messages)
-        if self._as_parts:
+        if as_parts:
             shaped = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
         try:
             text = self.tokenizer.apply_chat_template(shaped, tokenize=False, add_generation_prompt=True, **switches)
@@ -139,7 +144,7 @@ class Renderer:
             raise PositionError(f"The chat template refuses this conversation: {_first_line(error)}.") from error
         if not isinstance(text, str):
             raise PositionError("The chat template does not render to one text: pass one conversation at a time.")
-        if self._as_parts and any(str(message["content"]) in text for message in shaped):
+        if as_parts and any(str(message["content"]) in text for message in shaped):
             raise PositionError(
                 "The chat template takes the user's message as parts and prints those of another as they are: "
                 "leave out the system message."
@@ -184,7 +189,7 @@ class Renderer:
         framed = [*messages[:-1], {"role": "user", "content": sentinel}]
         frame = self._split(framed, sentinel)
         # Long histories are rarely seen twice, and would keep much memory.
-        if len(surroundings) <= _CACHED_CHARACTERS:
+        if sum(len(content) for _, content in key) <= _CACHED_CHARACTERS:
             self._frames[key] = frame
         if len(self._frames) > _CACHED_FRAMES:
             with suppress(KeyError):
@@ -199,15 +204,12 @@ class Renderer:
             error = caught
         if sentinel not in text and not self._as_parts:
             # Multimodal templates walk a list of parts and never see a plain string.
-            self._as_parts = True
-            try:
-                parts = self._raw(framed, self.thinking)
-            except PositionError:
-                parts = ""
-            if sentinel in parts:
-                text, error = parts, None
-            else:
-                self._as_parts = False
+            with suppress(PositionError):
+                parts = self._raw(framed, self.thinking, as_parts=True)
+                if sentinel in parts:
+                    # Not set before, as other threads may be rendering.
+                    self._as_parts = True
+                    text, error = parts, None
         if error is not None:
             raise error
         count = text.count(sentinel)

@@ -138,6 +138,16 @@ def test_a_guard_of_it_reads_one_state_and_tells_held_out_prompts_apart(
     assert all(len(line["states"]) == 1 for line in guard.harmfulness.table)
 
 
+def test_a_refusal_belief_of_it_has_a_curve_through_even_odds(
+    chat: ChatModel, fit_prompts: tuple[list[Prompt], list[Prompt]]
+) -> None:
+    guard = LatentGuard.fit(chat, *fit_prompts, rule="linear", refusal_rule="normed", steering=False, progress=False)
+    assert guard.refusal is not None and guard.refusal.rule.name == "normed"
+    assert guard.refusal.curve.intercept == 0 and guard.refusal.curve.slope > 0
+    assert guard.refusal.curve.probability(np.zeros(1)).tolist() == [0.5]
+    assert guard.harmfulness.curve.intercept != 0
+
+
 def test_state_0_is_never_chosen() -> None:
     features, labels = clusters(120, 10)
     states = np.concatenate([features, np.random.default_rng(0).normal(size=(120, 2, 10))], axis=1)

@@ -47,7 +47,7 @@ class LinearRule(AffineRule):
             mean, deviation = (
                 moments(block, row_weights) if standardise else (np.zeros(block.shape[1]), np.ones(block.shape[1]))
             )
-            weight, bias = _probe((block - mean) / deviation, labels, row_weights, regularisation)
+            weight, bias = fit_logistic((block - mean) / deviation, labels, row_weights, regularisation)
             centers.append(mean)
             directions.append(weight / deviation)
             biases.append(bias)
@@ -55,17 +55,32 @@ class LinearRule(AffineRule):
         return cls(states, np.stack(centers), np.stack(directions), np.array(biases), chosen)
 
 
-def _probe(rows: Array, labels: Array, weights: Array, regularisation: float) -> tuple[Array, float]:
-    """Weight (d,) and intercept of a logistic regression."""
+def fit_logistic(
+    rows: Array,
+    labels: Array,
+    weights: Array,
+    regularisation: float,
+    *,
+    intercept: bool = True,
+    most_spanned: float = _SMALL,
+    most_dense: int = _SMALL,
+) -> tuple[Array, float]:
+    """Weight (d,) and intercept of a logistic regression on rows (n, d).
+
+    Args:
+        intercept: False holds it at 0.
+        most_spanned: rows up to which fewer rows than dimensions are solved in the span of the rows.
+        most_dense: dimensions up to which Newton's method is used.
+    """
     from sklearn.linear_model import LogisticRegression
 
     basis = None
-    if len(rows) < rows.shape[1] and len(rows) <= _SMALL:
+    if len(rows) < rows.shape[1] and len(rows) <= most_spanned:
         # The solution lies in the span of the rows, so a few rows in many dimensions are solved in that span, exactly.
         left, lengths, basis = np.linalg.svd(rows, full_matrices=False)
         rows = left * lengths
-    solver = "newton-cholesky" if rows.shape[1] <= _SMALL else "lbfgs"
-    probe = LogisticRegression(C=regularisation, solver=solver, tol=1e-6, max_iter=1000)
+    solver = "newton-cholesky" if rows.shape[1] <= most_dense else "lbfgs"
+    probe = LogisticRegression(C=regularisation, solver=solver, tol=1e-6, max_iter=1000, fit_intercept=intercept)
     probe.fit(rows, labels, sample_weight=weights)
     weight = probe.coef_[0] if basis is None else probe.coef_[0] @ basis
-    return weight, float(probe.intercept_[0])
+    return weight, float(np.ravel(probe.intercept_)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,13 +11,14 @@ import numpy as np
 from undertow.errors import GuardError
 from undertow.guard.rules.affine import moments
 from undertow.guard.rules.base import Array, Rule, checked_tensors, normalised_weights, register_rule
-from undertow.guard.rules.linear import LinearRule
+from undertow.guard.rules.linear import LinearRule, fit_logistic
 
 if TYPE_CHECKING:
     from undertow.model import ChatModel
 
 ROOT_MEAN_SQUARE, LAYER = "root mean square", "layer"
 _ASKED = 1e-3
+_DENSE = 1024
 
 
 @register_rule
@@ -110,9 +112,17 @@ class NormedRule(Rule):
         row_weights = normalised_weights(labels, weights)
         block = _normed(np.asarray(features[:, 0], dtype=np.float64), norm, epsilon)
         _, deviation = moments(block, row_weights)
-        weight = _through_origin(block / deviation, labels, row_weights, regularisation) / deviation
+        weight, _ = fit_logistic(
+            block / deviation,
+            labels,
+            row_weights,
+            regularisation,
+            intercept=False,
+            most_spanned=math.inf,
+            most_dense=_DENSE,
+        )
         chosen = {"regularisation": regularisation, "norm": norm, "epsilon": epsilon}
-        return cls(states, weight[None], chosen)
+        return cls(states, (weight / deviation)[None], chosen)
 
     def score_block(self, features: Array) -> Array:
         normed = _normed(features[:, 0], self._settings["norm"], self._settings["epsilon"])
@@ -144,18 +154,3 @@ def _normed(rows: Array, norm: str, epsilon: float) -> Array:
         rows = rows - rows.mean(axis=-1, keepdims=True)
     square = np.square(rows).mean(axis=-1, keepdims=True) + epsilon
     return np.asarray(rows / np.sqrt(np.maximum(square, np.finfo(np.float64).tiny)))
-
-
-def _through_origin(rows: Array, labels: Array, weights: Array, regularisation: float) -> Array:
-    """Weight (d,) of a logistic regression without intercept."""
-    from sklearn.linear_model import LogisticRegression
-
-    basis = None
-    if len(rows) < rows.shape[1]:
-        # The solution lies in the span of the rows.
-        left, lengths, basis = np.linalg.svd(rows, full_matrices=False)
-        rows = left * lengths
-    solver = "newton-cholesky" if rows.shape[1] <= 1024 else "lbfgs"
-    probe = LogisticRegression(C=regularisation, solver=solver, tol=1e-6, max_iter=1000, fit_intercept=False)
-    probe.fit(rows, labels, sample_weight=weights)
-    return np.asarray(probe.coef_[0] if basis is None else probe.coef_[0] @ basis)
