@@ -223,10 +223,11 @@ def test_a_disk_that_hangs_costs_lines_and_not_requests(tmp_path: Path, monkeypa
     assert written == list(range(100 - audit.failures))
 
 
-def test_after_the_end_lines_count_as_lost(tmp_path: Path) -> None:
+def test_after_the_end_lines_count_as_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     audit = Audit(tmp_path / "audit.jsonl")
     audit.close()
     audit.record("1", "/", SECRET, FLAGGED)
+    assert "closed" in caplog.text and "slow" not in caplog.text
     assert audit.failures == 1 and (tmp_path / "audit.jsonl").read_bytes() == b""
 
 

@@ -166,6 +166,36 @@ def test_time_runs_out_for_running_and_waiting_replies(talkative: LatentGuard) -
     asyncio.run(ask())
 
 
+def test_a_waiting_reply_is_let_go_at_its_own_deadline(talkative: LatentGuard) -> None:
+    async def ask() -> None:
+        async with running(talkative, rows=1, seconds=60) as engine:
+            first = engine.chat(ChatJob(Prompt("Hello"), FLAG, max_new_tokens=4000))
+            await anext(first)
+            begun = time.monotonic()
+            with pytest.raises(Full):
+                await anext(engine.chat(ChatJob(Prompt("Hi"), FLAG), deadline=begun + 0.2))
+            # The slot is still taken.
+            assert engine.status().running == 1 and engine.status().totals["reply_tokens"] < 3500
+            await first.aclose()
+
+    asyncio.run(ask())
+
+
+def test_what_was_held_back_for_a_stop_text_is_sent_when_time_runs_out(talkative: LatentGuard) -> None:
+    async def ask(deadline: float, tokens: int, stop: tuple[str, ...]) -> tuple[str, Ended]:
+        async with running(talkative) as engine:
+            job = ChatJob(Prompt("Hello"), FLAG, max_new_tokens=tokens, stop=stop)
+            events = [event async for event in engine.chat(job, time.monotonic() + deadline)]
+            return "".join(event.text for event in events if isinstance(event, Piece)), events[-1]
+
+    whole, _ = asyncio.run(ask(60, 600, ()))
+    # Whatever the reply says might be the beginning of this.
+    stop = whole + "and what never comes"
+    text, ended = asyncio.run(ask(0.3, 4000, (stop,)))
+    assert ended.reason == "time" and 0 < ended.tokens < 600
+    assert text and text == asyncio.run(ask(60, ended.tokens, ()))[0]
+
+
 def test_sampling_equals_plain_generation_with_the_same_seed(guard: LatentGuard) -> None:
     prompt = prompts()[0]
     wanted = guard.model.generate([prompt], 8, temperature=1.5, top_p=0.95, seed=11, progress=False)[0]

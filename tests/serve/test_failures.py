@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -9,7 +8,7 @@ from starlette.exceptions import HTTPException
 from tests.serve.asked import chat_body, conversation, error_of
 from tests.serve.served import Served, client
 from undertow.errors import GuardError, PositionError
-from undertow.serve.failures import Failure, answer, failure_of, log_error, to_json
+from undertow.serve.failures import Failure, answer, failure_of, to_json
 from undertow.serve.jobs import Draining, Full, TooLong
 
 
@@ -36,21 +35,6 @@ def test_every_error_has_its_status(error, status, code):
 def test_waiting_is_named_in_whole_seconds():
     assert failure_of(Full(7)).headers == {"retry-after": "7"}
     assert failure_of(Full(0)).headers == {"retry-after": "1"}
-
-
-def test_the_log_tells_where_but_not_what_was_asked(caplog):
-    def fails() -> None:
-        raise ValueError("swordfish")
-
-    with caplog.at_level(logging.ERROR, "undertow.serve"):
-        logging.getLogger("undertow.serve").propagate = True
-        try:
-            fails()
-        except ValueError as error:
-            log_error(error)
-    assert "ValueError" in caplog.text
-    assert "in fails" in caplog.text
-    assert "swordfish" not in caplog.text.replace('raise ValueError("swordfish")', "")
 
 
 def test_json_is_ascii_and_has_no_numbers_that_are_none():
@@ -110,6 +94,14 @@ def test_wrong_input_is_named_but_not_quoted(served: Served, options, param):
     assert error["param"] == param
     assert "swordfish" not in error["message"].replace(param, "")
     assert error["message"].count(". ") == 0
+
+
+def test_what_has_no_sentence_of_its_own_is_told_in_one_all_the_same(served: Served):
+    with client(served) as http:
+        error = error_of(http.post("/inspector/read", json={"messages": conversation("bake1") * 70}))
+        assert error["message"].startswith("The value of 'messages' should have at most 64 items")
+        error = error_of(http.post("/v1/chat/completions", json=chat_body("bake1") | {"model": "m" * 2000}))
+        assert error["message"] == "A name may have at most 1000 characters."
 
 
 def test_parts_that_are_not_text_are_named(served: Served):

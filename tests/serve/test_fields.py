@@ -59,6 +59,8 @@ def test_names():
     for value in ("x" * 1001, 4, "\ud800"):
         with pytest.raises(ValidationError):
             taken(Name, value)
+    with pytest.raises(ValidationError, match="at most 1000 characters"):
+        taken(Name, "x" * 1001)
 
 
 def test_an_option_that_is_not_offered_takes_what_asks_for_nothing():

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.guard.taught import many
 from tests.serve.asked import chat_request, error_of, raw_request, wait_for
 from tests.serve.served import Served, client, serving, settings_with
+from undertow.serve.audit import Audit
 from undertow.serve.metrics import Metrics
 
 PROMPTS = [prompt for kind in ("harmful", "harmless", "look-alike") for prompt in many(kind, 5, 61)]
@@ -81,3 +84,14 @@ def test_a_client_that_goes_leaves_nothing_behind(served: Served):
     served.wait_until_idle()
     with client(served) as http:
         assert http.post("/v1/moderations", json={"input": "bake1"}).status_code == 200
+
+
+def test_the_audit_says_what_the_client_was_told(guard, tmp_path):
+    audit = Audit(tmp_path / "audit.jsonl")
+    with serving(guard, settings_with(), metrics=Metrics(), audit=audit) as server, client(server) as http:
+        told = http.post("/v1/moderations", json={"input": ["", "attack1 the thing1"]}).json()["results"]
+        counted = http.get("/metrics").text
+    audit.close()
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [line["action"] for line in lines] == [result["undertow"]["action"] for result in told] == ["flagged"] * 2
+    assert 'undertow_unjudged_total{action="flagged",reason="not_rendered"} 1.0' in counted

@@ -37,7 +37,8 @@ def test_requests_tokens_and_verdicts_are_counted(guard, chat):
     assert found['undertow_verdicts_total{action="none",quadrant="harmless, answered"}'] == 2
     assert found['undertow_verdicts_total{action="refused",quadrant="harmful, refused"}'] == 1
     assert found['undertow_unjudged_total{action="refused",reason="too_long"}'] == 1
-    assert found["undertow_first_token_seconds_count"] == 3
+    # The refused one has no token of the model's.
+    assert found["undertow_first_token_seconds_count"] == 2
     assert found["undertow_reply_tokens_count"] == 3
     rendered = len(chat.render(conversation("bake1 the thing1"))) * 2
     rendered += len(chat.render(conversation("attack1 the thing1"))) * 2

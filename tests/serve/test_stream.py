@@ -129,6 +129,8 @@ def test_work_is_done_while_the_client_waits():
         assert await while_connected(client.receive, work()) == 5
         with pytest.raises(KeyError):
             await while_connected(client.receive, fails())
+        for _ in range(2):
+            await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(check())

@@ -33,6 +33,30 @@ def pieces_of(tokenizer, ids, stop=()) -> tuple[list[str], bool]:
     return found, stream.stopped
 
 
+def byte_fallback_tokenizer():
+    """Bytes as tokens of their own where there is no piece, as in Llama 2."""
+    pieces = [("<unk>", 0.0), ("▁a", -1.0), ("b", -1.0), ("▁", -1.0), ("<pad>", 0.0), ("<|im_end|>", 0.0)]
+    pieces += [(f"<0x{value:02X}>", -9.0) for value in range(256)]
+    inner = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    blanks = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    inner.decoder = decoders.Sequence(blanks)
+    return wrap(inner, None)
+
+
+def test_bytes_that_make_no_character_cost_no_other_text() -> None:
+    tokenizer = byte_fallback_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids
+
+    def told(*tokens: str) -> str:
+        return "".join(pieces_of(tokenizer, [ids(token) for token in tokens])[0])
+
+    # The byte after it changes how the first one reads, so one that was told already cannot be right throughout.
+    assert told("<0x41>", "<0xFF>", "b", "▁a", "b") == "A\ufffdb ab"
+    assert told("<0x41>", "<0xFF>") == "A\ufffd"
+    assert told("▁a", "<0xC3>", "<0xA9>", "b") == "aéb"
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_pieces_make_up_the_whole_text_in_whole_characters(text: str) -> None:
     tokenizer = byte_level_tokenizer()

@@ -14,6 +14,7 @@ from tests.serve.test_engine import collect, running
 from undertow.guard import LatentGuard
 from undertow.prompts import Prompt
 from undertow.serve.jobs import ChatJob, Policy
+from undertow.serve.text import TextStream
 
 
 @contextmanager
@@ -140,7 +141,32 @@ def test_failures_are_counted_and_logged_without_the_prompt(guard: LatentGuard, 
             return engine.status().totals["failures"]
 
     assert asyncio.run(ask()) == 2
-    assert len(caplog.records) == 1 and "bad day" in caplog.text and POISON not in caplog.text
+    assert len(caplog.records) == 1 and POISON not in caplog.text
+    # Where it was, and not what it said: a library's message may quote what it was given.
+    assert "RuntimeError" in caplog.text and "in hook" in caplog.text
+    assert "bad day" not in caplog.text.replace('raise RuntimeError("the device has a bad day")', "")
+
+
+def test_a_reply_whose_text_cannot_be_told_ends_alone(guard: LatentGuard, monkeypatch) -> None:
+    good = others()[:4]
+    wanted = guard.generate(good, "flag", max_new_tokens=6, progress=False)
+    feed, odd = TextStream.feed, []
+
+    def fails_for_one(stream: TextStream, token: int) -> str:
+        odd[:] = odd or [stream]
+        if stream is odd[0]:
+            raise RuntimeError("no such bytes")
+        return feed(stream, token)
+
+    async def ask() -> list:
+        async with running(guard) as engine:
+            jobs = [ChatJob(prompt, Policy("flag"), max_new_tokens=6) for prompt in good]
+            return await asyncio.gather(*(collect(engine, job) for job in jobs))
+
+    monkeypatch.setattr(TextStream, "feed", fails_for_one)
+    found = asyncio.run(ask())
+    assert [ended.reason == "error" for _, _, ended in found] == [True, False, False, False]
+    assert [text for _, text, _ in found[1:]] == [reply.text for reply in wanted[1:]]
 
 
 def test_odd_settings_of_one_reply_leave_the_others_alone(guard: LatentGuard) -> None:

@@ -120,12 +120,13 @@ class Audit:
         """
         line = self._line(request_id, route, prompt, judgement, policy, index, steered_by_hand)
         with self._changed:
-            if not self._closed and self._bytes + len(line) <= WAITING_BYTES:
+            closed = self._closed
+            if not closed and self._bytes + len(line) <= WAITING_BYTES:
                 self._lines.append(line)
                 self._bytes += len(line)
                 self._changed.notify_all()
                 return
-        self._failed("the disk is too slow")
+        self._failed("it is closed" if closed else "the disk is too slow")
 
     def flush(self, seconds: float = 10.0) -> bool:
         """Wait until everything that was recorded is written; False where that takes longer."""

@@ -98,7 +98,7 @@ class _Reply:
             if self.body.stream:
                 handed_on = True
                 return EventStream(self._chunks(events, judgement), headers, events.aclose)
-            text, ended = await while_connected(self.request.receive, self._whole(events))
+            text, ended = await while_connected(self.request.receive, self._whole(events, judgement))
         finally:
             if not handed_on:
                 await events.aclose()
@@ -137,11 +137,11 @@ class _Reply:
         failure.headers.update(self.service.headers(judgement))
         return failure
 
-    async def _whole(self, events: AsyncIterator[Event]) -> tuple[str, Ended]:
+    async def _whole(self, events: AsyncIterator[Event], judgement: Judgement) -> tuple[str, Ended]:
         texts: list[str] = []
         async for one in events:
             if isinstance(one, Piece):
-                self._note_first()
+                self._note_first(judgement)
                 texts.append(one.text)
             elif isinstance(one, Ended):
                 return "".join(texts), one
@@ -158,7 +158,7 @@ class _Reply:
             yield event(head | {"choices": [_delta(opening)], "undertow": self.service.wire(judgement)})
             async for one in events:
                 if isinstance(one, Piece):
-                    self._note_first()
+                    self._note_first(judgement)
                     yield event(head | {"choices": [_delta({"content": one.text})]})
                 elif isinstance(one, Ended):
                     self._note_tokens(judgement, one)
@@ -177,8 +177,9 @@ class _Reply:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.service.name}
 
-    def _note_first(self) -> None:
-        if not self.begun and self.service.metrics is not None:
+    def _note_first(self, judgement: Judgement) -> None:
+        # The guard's own words are no token of the model's.
+        if not self.begun and judgement.action != "refused" and self.service.metrics is not None:
             self.service.metrics.first_token(time.perf_counter() - self.request.state.arrived)
         self.begun = True
 

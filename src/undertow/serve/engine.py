@@ -89,7 +89,7 @@ class Engine:
         context = self.chat_model.context
         self._most = min(self.limits.prompt_tokens, context or self.limits.prompt_tokens)
         vocabulary = self.chat_model.tokenizer.get_vocab()
-        self._controls = _control_tokens(self.chat_model.tokenizer)
+        self._controls = control_tokens(self.chat_model.tokenizer)
         self._widest = max((len(token) for token in vocabulary), default=1)
 
     def start(self) -> None:
@@ -180,7 +180,7 @@ class Engine:
             rendered, reason = await self._off_loop([job.prompt], lambda: self._render(job.prompt))
             if reason is not None and job.policy.on_unjudged == "refuse":
                 release()
-                yield Judged(Judgement(None, "refused", reason))
+                yield Judged(Judgement(None, "refused", reason, len(rendered)))
                 if job.refusal_text:
                     yield Piece(job.refusal_text)
                 yield Ended("content_filter", 0)
@@ -246,7 +246,7 @@ class Engine:
                     items.append(Item(judging, index, found))
             if items:
                 judging.open = len(items)
-                self._submit_items(items)
+                self._worker.queues.add(*items)
                 try:
                     await asyncio.wait_for(finished, max(0.0, until - time.monotonic()))
                 except TimeoutError:
@@ -303,13 +303,6 @@ class Engine:
             if self._worker.queues.stopping:
                 raise Draining
             self._worker.queues.replies.append(reply)
-            self._worker.queues.condition.notify()
-
-    def _submit_items(self, items: Sequence[Item]) -> None:
-        with self._worker.queues.condition:
-            if self._worker.queues.stopping:
-                raise Draining
-            self._worker.queues.items.extend(items)
             self._worker.queues.condition.notify()
 
     def _flush(self) -> None:
@@ -372,7 +365,7 @@ class Engine:
         return max(1, min(60, math.ceil(share * self._mean_seconds)))
 
 
-def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+def control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     """Finds special tokens typed as text: they would be read as the template's own, and t_inst lie in forged turns."""
     names = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special and str(token).strip()]
     return re.compile("|".join(map(re.escape, names))) if names else None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +15,10 @@ from starlette.responses import Response
 
 from undertow.errors import PositionError, UndertowError
 from undertow.serve.jobs import Draining, Full, TooLong
+from undertow.serve.logs import log_error
 
 DISCONNECTED = 499
 """The status under which a request is counted whose client has gone; nobody ever receives it."""
-
-_LOG = logging.getLogger("undertow.serve")
 
 
 class ErrorDetail(BaseModel):
@@ -102,13 +99,6 @@ def failure_of(error: Exception) -> Failure:
     return Failure(500, "The server failed at this request; its log says why.", "internal", kind="server_error")
 
 
-def log_error(error: Exception) -> None:
-    """Log where an error arose; its message stays out, as it may quote a prompt. Ours are sentences without one."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    what = f": {error}" if isinstance(error, UndertowError) else ""
-    _LOG.error("A request failed with %s%s\n%s", type(error).__name__, what, where)
-
-
 def install(app: FastAPI) -> None:
     """Make an application answer every error in this shape."""
 
@@ -158,7 +148,9 @@ def _of_validation(error: RequestValidationError) -> Failure:
         "dict_type": (f"{name} must be a JSON object.", "invalid_value"),
     }
     if kind not in known:
-        told = str(first["msg"]).removeprefix("Input ").removeprefix("Value ")
+        told = str(first["msg"])
+        for opening in ("Input ", "Value ", "List "):
+            told = told.removeprefix(opening)
         subject = name if path is None else f"The value of {name}"
         return Failure(400, f"{subject} {told[:1].lower()}{told[1:]}.", "invalid_value", path)
     message, code = known[kind]

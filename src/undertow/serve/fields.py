@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MOST_STOP = 256
 """Most characters of a stop text."""
+
+_MOST_NAME = 1000
 
 _PART = {
     "type": "object",
@@ -95,8 +97,11 @@ def _inputs(value: Any) -> tuple[str, ...]:
     return (_parts(value, "'input'"),)
 
 
-def _plain_string(value: str) -> str:
-    return _text(value, "A name")
+def _name(value: Any) -> str:
+    text = _text(value, "A name")
+    if len(text) > _MOST_NAME:
+        raise wrong(f"A name may have at most {_MOST_NAME} characters.")
+    return text
 
 
 class Only:
@@ -133,5 +138,5 @@ Stop = Annotated[tuple[str, ...], BeforeValidator(_stop), WithJsonSchema(_STOP)]
 Inputs = Annotated[tuple[str, ...], BeforeValidator(_inputs), WithJsonSchema(_INPUT)]
 """Texts to judge; a list of parts is one text."""
 
-Name = Annotated[str, AfterValidator(_plain_string), Field(max_length=1000)]
+Name = Annotated[str, Field(max_length=_MOST_NAME), BeforeValidator(_name)]
 """A short text."""

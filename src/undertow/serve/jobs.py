@@ -106,7 +106,7 @@ class Judgement:
             "threshold": threshold,
             "refusal": None if verdict is None else verdict.refusal,
             # Fails closed: what was not judged and was refused counts as flagged.
-            "flagged": self.action == "refused" if verdict is None else verdict.flagged,
+            "flagged": self.action in ("refused", "flagged") if verdict is None else verdict.flagged,
             "quadrant": None if verdict is None else verdict.quadrant,
             "warnings": [] if verdict is None else list(verdict.warnings),
         }

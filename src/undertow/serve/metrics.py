@@ -67,7 +67,7 @@ class Metrics:
         )
         self._first_token = Histogram(
             "undertow_first_token_seconds",
-            "Seconds from a chat request's arrival to the first token of its reply.",
+            "Seconds from a chat request's arrival to the first token of its reply, where the guard lets it reply.",
             buckets=SECONDS,
             registry=self.registry,
         )

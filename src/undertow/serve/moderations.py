@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -35,7 +36,7 @@ def moderation_router(service: Service) -> APIRouter:
         until = deadline(request, service.settings.limits.seconds)
         work = service.engine.judge(prompts, service.settings.policy.on_unjudged, until)
         try:
-            judgements = await while_connected(request.receive, work)
+            judgements = [_flagged(judgement) for judgement in await while_connected(request.receive, work)]
         except Disconnected:
             request.scope["state"].update(rejected="disconnected", status=DISCONNECTED)
             return Response(status_code=DISCONNECTED)
@@ -49,11 +50,13 @@ def moderation_router(service: Service) -> APIRouter:
     return router
 
 
+def _flagged(judgement: Judgement) -> Judgement:
+    """Nothing is refused here: a text that must not pass is flagged."""
+    return replace(judgement, action="flagged") if judgement.action == "refused" else judgement
+
+
 def _result(service: Service, judgement: Judgement) -> dict[str, Any]:
     verdict = service.wire(judgement)
-    # Nothing is refused here: a text that must not pass is flagged.
-    if verdict["action"] == "refused":
-        verdict["action"] = "flagged"
     score = verdict["harmful"]
     if score is None and verdict["flagged"]:
         # Clients that look at scores alone must fail closed, too.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from undertow.serve.failures import DISCONNECTED, failure_of, log_error
+from undertow.serve.failures import DISCONNECTED, failure_of
+from undertow.serve.logs import log_error
 from undertow.serve.security import HEADERS
 from undertow.serve.service import REQUEST_HEADER
 

@@ -170,7 +170,8 @@ class ChatCompletion(BaseModel):
 
 
 class ModerationResult(BaseModel):
-    """What the guard says of one text; a text that it cannot judge is flagged and scores 1."""
+    """What the guard says of one text; a text that it cannot judge is flagged and scores 1,
+    unless the operator lets such texts pass: then it is not flagged and has no score."""
 
     flagged: bool
     categories: dict[str, bool]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from undertow.serve.jobs import ChatJob, Ended, Event, Judged, Judgement, OnUnjudged, Reason
+from undertow.serve.jobs import ChatJob, Draining, Ended, Event, Judged, Judgement, OnUnjudged, Reason
 from undertow.serve.text import TextStream
 
 if TYPE_CHECKING:
@@ -120,6 +122,46 @@ class Call:
 
     function: Callable[[], Any]
     finish: Callable[[Any, BaseException | None], None]
+
+
+@dataclass
+class Queues:
+    """What waits for the engine's thread; touched only while `condition` is held.
+
+    Attributes:
+        stopping: whether the thread is to end.
+        wanted: guard-only prompts that the thread waits for; fewer do not wake it.
+    """
+
+    condition: threading.Condition = field(default_factory=threading.Condition)
+    replies: deque[Reply] = field(default_factory=deque)
+    items: deque[Item] = field(default_factory=deque)
+    calls: deque[Call] = field(default_factory=deque)
+    stopping: bool = False
+    wanted: int = 0
+
+    @property
+    def waiting(self) -> tuple[deque[Any], ...]:
+        """The three queues."""
+        return self.replies, self.items, self.calls
+
+    def add(self, *items: Item) -> None:
+        """Put guard-only prompts in, and wake the thread where there are enough of them.
+
+        Raises:
+            Draining: the thread is to end.
+        """
+        with self.condition:
+            if self.stopping:
+                raise Draining
+            self.items.extend(items)
+            if len(self.items) >= self.wanted:
+                self.condition.notify()
+
+    @property
+    def other_work(self) -> bool:
+        """Whether there is more to do than to judge."""
+        return bool(self.replies or self.calls or self.stopping)
 
 
 def alike(lengths: Sequence[int], tokens: int, overhead: int = 64) -> list[list[int]]:

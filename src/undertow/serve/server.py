@@ -154,10 +154,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(without_brackets(host), port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ServeError(
-            f"There is no address {host} on this machine ({error.strerror}); choose another host."
-        ) from None
+    except (OSError, UnicodeError) as error:
+        # A name that cannot be one at all fails in its encoding.
+        why = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ServeError(f"There is no address {host} on this machine ({why}); choose another host.") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)

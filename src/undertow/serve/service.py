@@ -49,11 +49,8 @@ class Service:
 
     @property
     def name(self) -> str:
-        """Under which the model is served; of a folder only its last part, so that no path gets out."""
-        if self.settings.name is not None:
-            return self.settings.name
-        own = self.guard.model.name
-        return Path(own).name if Path(own).is_absolute() else own
+        """Under which the model is served."""
+        return served_name(self.settings, self.guard)
 
     def check_model(self, asked: str | None) -> None:
         """Refuse any other model than the one that is served.
@@ -97,6 +94,14 @@ class Service:
         if self.audit is not None:
             name = request.state.request_id
             self.audit.record(name, route, prompt, judgement, policy, index=index, steered_by_hand=steered_by_hand)
+
+
+def served_name(settings: ServeSettings, guard: LatentGuard) -> str:
+    """Under which a guard's model is served; of a folder only its last part, so that no path gets out."""
+    if settings.name is not None:
+        return settings.name
+    own = guard.model.name
+    return Path(own).name if Path(own).is_absolute() else own
 
 
 def deadline(request: Request, seconds: float) -> float:

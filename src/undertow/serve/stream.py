@@ -37,8 +37,9 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -
             return working.result()
         raise Disconnected
     finally:
+        # Nobody waits for the watcher to hear of it: at every request, that would be one more turn of the event loop.
+        watching.cancel()
         await _end(working)
-        await _end(watching)
 
 
 class EventStream(Response):

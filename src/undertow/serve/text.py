@@ -25,6 +25,7 @@ class TextStream:
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._stop = tuple(text for text in stop if text)
         self._ids: list[int] = []
+        self._pending: list[int] = []
         self._decoded = ""
         self._held = ""
         self.stopped = False
@@ -34,7 +35,14 @@ class TextStream:
         if self.stopped:
             return ""
         self._ids.append(token)
-        fresh = self._decoder.step(self._backend, token) or ""
+        self._pending.append(token)
+        try:
+            fresh = self._decoder.step(self._backend, token) or ""
+        except Exception:
+            # Bytes that make no character change how those before them read, which the library takes for an error.
+            return self._release(self._begin_anew())
+        if fresh:
+            self._pending.clear()
         self._decoded += fresh
         return self._release(fresh)
 
@@ -42,13 +50,25 @@ class TextStream:
         """What was held back, once no further token comes."""
         if self.stopped:
             return ""
-        whole = str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
-        rest = whole[len(self._decoded) :] if whole.startswith(self._decoded) else ""
+        whole = self._decode(self._ids)
+        rest = whole[len(self._decoded) :] if whole.startswith(self._decoded) else self._decode(self._pending)
         out = self._release(rest)
         if self.stopped:
             return out
         out, self._held = out + self._held, ""
         return out
+
+    def _begin_anew(self) -> str:
+        """The text of the tokens since the last that was told, and a decoder that knows of no others."""
+        from tokenizers.decoders import DecodeStream
+
+        self._ids, self._pending = self._pending, []
+        self._decoder = DecodeStream(ids=self._ids, skip_special_tokens=True)
+        self._decoded = self._decode(self._ids)
+        return self._decoded
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _release(self, fresh: str) -> str:
         if not self._stop:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from undertow.errors import NotFiniteError
-from undertow.serve.jobs import Action, Draining, Ended, Judged, Judgement, Piece
+from undertow.serve.jobs import Draining, Ended, Judged, Judgement, Piece
+from undertow.serve.judging import Judges
+from undertow.serve.logs import log_error
 from undertow.serve.pace import Pace
-from undertow.serve.replies import Call, Item, Reply, alike
-from undertow.serve.verdicts import Found, read_states, verdicts_of
+from undertow.serve.replies import Queues, Reply
+from undertow.serve.verdicts import verdicts_of
 from undertow.serve.watching import belief_at, watched_states
 
 if TYPE_CHECKING:
@@ -23,27 +22,9 @@ if TYPE_CHECKING:
     from undertow.model.generate import Decision, PrefillBatch
 
 
-_LOGGER = logging.getLogger("undertow.serve")
 _SHUTTING_DOWN = "The server is shutting down."
 _ALONE = 0.25
-_BESIDE_REPLIES = 0.03
-_PREFILL_BESIDE_REPLIES = 0.1
-
-
-@dataclass
-class Queues:
-    """What waits for the thread; touched only while `condition` is held."""
-
-    condition: threading.Condition = field(default_factory=threading.Condition)
-    replies: deque[Reply] = field(default_factory=deque)
-    items: deque[Item] = field(default_factory=deque)
-    calls: deque[Call] = field(default_factory=deque)
-    stopping: bool = False
-
-    @property
-    def waiting(self) -> tuple[deque[Any], ...]:
-        """The three queues."""
-        return self.replies, self.items, self.calls
+_BESIDE_REPLIES = 0.1
 
 
 class Worker:
@@ -69,12 +50,13 @@ class Worker:
         self._rolling = RollingBatch(self.chat)
         self._running: dict[int, Reply] = {}
         self._tokens: dict[int, int] = {}
-        self._judging, self._prefilling = Pace(), Pace()
+        # A pass costs as much as so many tokens: measured for small models on a processor, guessed for accelerators.
+        overhead = 64 if self.chat.device.type == "cpu" else 2048
+        self._judges = Judges(guard if guarded else None, self.queues, batch_tokens, overhead, self._count, self._note)
+        self._prefilling = Pace()
         self._step_seconds = 0.0
         self._stepped, self._logged = time.monotonic(), -1.0
         self._idle = True
-        # A pass costs as much as so many tokens: measured for small models on a processor, guessed for accelerators.
-        self._overhead = 64 if self.chat.device.type == "cpu" else 2048
         self._keys = 0
 
     @property
@@ -136,72 +118,23 @@ class Worker:
         now = time.monotonic()
         if now - self._logged >= 1.0:
             self._logged = now
-            _LOGGER.error("A step of the model failed.", exc_info=error)
-
-    # Guard-only prompts
-
-    def _judge(self) -> None:
-        taken: list[Item] = []
-        now = time.monotonic()
-        with self.queues.condition:
-            tokens = 0
-            # Beside replies, judging gets about as much of the time as they do.
-            busy = bool(self._running or self.queues.replies)
-            seconds = max(_BESIDE_REPLIES, self._step_seconds) if busy else _ALONE
-            most = min(self.batch_tokens, self._judging.tokens_within(seconds))
-            while self.queues.items:
-                item = self.queues.items[0]
-                if item.judging.cancelled or item.judging.deadline < now:
-                    self.queues.items.popleft()
-                    continue
-                if taken and tokens + len(item.rendered) > most:
-                    break
-                tokens += len(item.rendered)
-                taken.append(self.queues.items.popleft())
-        begun = time.perf_counter()
-        for batch in alike([len(item.rendered) for item in taken], self.batch_tokens, self._overhead):
-            self._judge_batch([taken[index] for index in batch])
-        if taken:
-            self._judging.note(tokens, time.perf_counter() - begun)
-
-    def _judge_batch(self, items: Sequence[Item]) -> None:
-        found: list[Found]
-        if not self.guarded:
-            found = [(None, None)] * len(items)
-        else:
-            try:
-                found = verdicts_of(self.guard, read_states(self.guard, [item.rendered for item in items]))
-                self._count("judging", len(items), sum(len(item.rendered) for item in items))
-            except Exception as error:
-                if len(items) > 1:
-                    for item in items:
-                        self._judge_batch([item])
-                    return
-                self._note(error)
-                found = [(None, "error")]
-        for item, (verdict, reason) in zip(items, found, strict=True):
-            action: Action = "none"
-            if reason is not None and item.judging.on_unjudged == "refuse":
-                action = "refused"
-            elif verdict is not None and verdict.flagged:
-                action = "flagged"
-            item.judging.settle(item.index, Judgement(verdict, action, reason, len(item.rendered)))
+            log_error(error, "A step of the model failed")
 
     # Replies
 
     def _prefill(self) -> None:
         batch: list[Reply] = []
-        expired: list[Reply] = []
         now = time.monotonic()
         even = not self.chat.decoding_for(1).left_padding
-        seconds = _PREFILL_BESIDE_REPLIES if self._running else _ALONE
+        seconds = _BESIDE_REPLIES if self._running else _ALONE
         most = min(self.batch_tokens, self._prefilling.tokens_within(seconds))
         with self.queues.condition:
+            # All of them, whether or not a row is free for the next.
+            expired = [reply for reply in self.queues.replies if reply.cancelled or reply.deadline < now]
+            for reply in expired:
+                self.queues.replies.remove(reply)
             while self.queues.replies and len(self._running) + len(batch) < self.rows:
                 reply = self.queues.replies[0]
-                if reply.cancelled or reply.deadline < now:
-                    expired.append(self.queues.replies.popleft())
-                    continue
                 if batch:
                     longest = max(len(other.rendered) for other in [*batch, reply])
                     if longest * (len(batch) + 1) > most or reply.guarded != batch[0].guarded:
@@ -307,26 +240,34 @@ class Worker:
         self._tokens = self._rolling.choose()
         leaving = []
         for key, reply in self._running.items():
-            token = self._tokens.get(key)
-            if token is None:
-                reply.send(Ended("error", reply.tokens, "The next token could not be drawn."))
-            elif reply.cancelled or reply.deadline < now:
-                reply.send(Ended("time", reply.tokens))
-            elif token in self.chat.stop_ids:
-                self._end(reply, "stop")
-            else:
-                reply.tokens += 1
-                self.totals["reply_tokens"] += 1
-                piece = reply.text.feed(token)
-                if piece:
-                    reply.send(Piece(piece))
-                if reply.text.stopped:
-                    reply.send(Ended("stop", reply.tokens))
-                elif reply.tokens >= reply.limit:
-                    self._end(reply, "length")
+            try:
+                self._take(reply, self._tokens.get(key), now)
+            except Exception as error:
+                # Its text cannot be told; the others have no part in that.
+                self._note(error)
+                reply.send(Ended("error", reply.tokens, f"The model failed ({type(error).__name__})."))
             if reply.ended:
                 leaving.append(key)
         self._leave(leaving)
+
+    def _take(self, reply: Reply, token: int | None, now: float) -> None:
+        """Send what one more token adds to a reply; None where none could be drawn."""
+        if token is None:
+            reply.send(Ended("error", reply.tokens, "The next token could not be drawn."))
+        elif reply.cancelled or reply.deadline < now:
+            self._end(reply, "time")
+        elif token in self.chat.stop_ids:
+            self._end(reply, "stop")
+        else:
+            reply.tokens += 1
+            self.totals["reply_tokens"] += 1
+            piece = reply.text.feed(token)
+            if piece:
+                reply.send(Piece(piece))
+            if reply.text.stopped:
+                reply.send(Ended("stop", reply.tokens))
+            elif reply.tokens >= reply.limit:
+                self._end(reply, "length")
 
     def _end(self, reply: Reply, reason: Any) -> None:
         rest = reply.text.finish()
@@ -364,6 +305,9 @@ class Worker:
         for reply in self._running.values():
             reply.send(Ended("error", reply.tokens, message))
         self._running.clear()
+
+    def _judge(self) -> None:
+        self._judges.step(self._step_seconds if self._running or self.queues.replies else None)
 
     def _call(self) -> None:
         with self.queues.condition:
