@@ -30,9 +30,13 @@ from traffic import CHAT, MODERATIONS, Job, Measured, chat_body, load, moderatio
 from undertow.guard import LatentGuard
 from undertow.model import load as load_model
 from undertow.organism.grammar import sample
+from undertow.serve.engine import EngineLimits
+from undertow.serve.replies import alike
 from undertow.serve.settings import LimitSettings, LogSettings, PolicySettings, ServeSettings
+from undertow.serve.verdicts import read_states, verdicts_of
 
 FIRST_TOKEN, THROUGHPUT, SATURATION = 1.05, 0.95, 3.0
+LISTED = 16
 NAME = "benchmark"
 
 
@@ -172,27 +176,41 @@ def _rounds(names: Sequence[str], rounds: int, one: Callable[[str], float]) -> d
 
 
 def saturation(
-    clients: Clients, url: str, lone: str, prompts: Sequence[str], at_once: int, rounds: int, seconds: float
+    clients: Clients,
+    url: str,
+    lone: str,
+    prompts: Sequence[str],
+    at_once: int,
+    rounds: int,
+    seconds: float,
+    texts: int = 1,
 ) -> dict[str, Any]:
-    """Moderations of many clients against one client, and against a server whose batches are of one."""
-    ways = {"saturated": (url, at_once), "one at a time": (url, 1), "batches of one": (lone, at_once)}
-    bodies = [moderations_body(text) for text in prompts]
+    """Texts judged a second: many clients against one that sends text by text, and against a server whose batches are
+    of one.
+
+    Args:
+        texts: how many the many clients send in a request.
+    """
+    ways = {"saturated": (url, at_once, texts), "one at a time": (url, 1, 1), "batches of one": (lone, at_once, texts)}
     times: dict[str, list[float]] = {name: [] for name in ways}
     costs: dict[str, list[float]] = {name: [] for name in ways}
 
     def one(name: str) -> float:
-        address, many = ways[name]
-        measured = clients.send([Job(address, MODERATIONS, body) for body in bodies], many, seconds)
+        address, asking, each = ways[name]
+        lists = [[prompts[(first + index) % len(prompts)] for index in range(each)] for first in range(len(prompts))]
+        jobs = [Job(address, MODERATIONS, moderations_body(listed)) for listed in lists]
+        measured = clients.send(jobs, asking, seconds)
         times[name] += measured.seconds
-        costs[name].append(measured.processor / len(measured.seconds) * 1e3)
-        return len(measured.seconds) / measured.elapsed
+        judged = len(measured.seconds) * each
+        costs[name].append(measured.processor / judged * 1e3)
+        return judged / measured.elapsed
 
     rates = _rounds(list(ways), rounds, one)
     against = {
         name: summary([a / b for a, b in zip(rates["saturated"], rates[name], strict=True)]) for name in list(ways)[1:]
     }
     return {
-        "what": "moderations a second",
+        "what": "texts judged a second",
         "clients": at_once,
         "ratio": against["one at a time"],
         "against_batches_of_one": against["batches of one"],
@@ -237,10 +255,28 @@ def measure(
             add(first_tokens(clients, urls, prompts, number, repeats))
         add(throughput(clients, urls, prompts, at_once, repeats, seconds))
         for kind, texts in judged.items():
-            row = saturation(clients, urls["guarded"], lone, texts, arguments.moderation_clients, repeats, seconds)
             tokens = statistics.mean(len(guard.model.render(text)) for text in texts)
-            add(row | {"what": f"{row['what']}, {kind} prompts ({tokens:.0f} tokens)"})
+            gain = gain_of_batches(guard, texts, repeats)
+            for asking, each in ((arguments.moderation_clients, 1), (at_once, LISTED)):
+                row = saturation(clients, urls["guarded"], lone, texts, asking, repeats, seconds, each)
+                what = f"{row['what']}, {kind} prompts ({tokens:.0f} tokens)" + (f", {each} a request" * (each > 1))
+                add(row | {"what": what, "passes_alone": gain})
     return rows
+
+
+def gain_of_batches(guard: LatentGuard, texts: Sequence[str], rounds: int) -> float:
+    """How many times faster the forward passes and verdicts alone are in batches, with no server around them."""
+    rendered = [guard.model.render(text) for text in texts] * 2
+    groups = alike([len(item) for item in rendered], EngineLimits().batch_tokens)
+
+    def seconds(batches: Sequence[Sequence[int]]) -> float:
+        begun = time.perf_counter()
+        for batch in batches:
+            verdicts_of(guard, read_states(guard, [rendered[index] for index in batch]))
+        return time.perf_counter() - begun
+
+    lone = [[index] for index in range(len(rendered))]
+    return statistics.median([seconds(lone) / seconds(groups) for _ in range(rounds + 1)][1:])
 
 
 def show(row: dict[str, Any]) -> None:
@@ -254,7 +290,8 @@ def show(row: dict[str, Any]) -> None:
         if key in row:
             print(" " * 18 + f"{key}: " + ", ".join(f"{way} {value:.2f}" for way, value in row[key].items()))
     if "against_batches_of_one" in row:
-        print(" " * 18 + f"against batches of one: {row['against_batches_of_one']['median']:.2f}x", flush=True)
+        print(" " * 18 + f"against batches of one: {row['against_batches_of_one']['median']:.2f}x; "
+              f"the passes alone gain {row['passes_alone']:.2f}x", flush=True)  # fmt: skip
 
 
 def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
@@ -271,6 +308,7 @@ def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
         medians = ", ".join(f"{way} {value:,.{0 if least else 1}f}" for way, value in values.items()) + f" {unit}"
         if "p99_milliseconds" in row:
             medians += f"; 99 of 100 of the saturated within {row['p99_milliseconds']['saturated']:,.0f} ms"
+            medians += f"; the passes alone gain {row['passes_alone']:.2f}"
         lines.append(
             f"| {row['name']} | {row['what']} | {row['clients']} | {ratio['median']:.2f} | {spread} | {wanted} | "
             f"{medians} |"
@@ -279,7 +317,7 @@ def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
     about = (
         f"{threads} for the servers, the clients in a process of their own; {arguments.repeats} rounds, those of "
         f"throughput {arguments.seconds:g} s long. Ratios are guarded over unguarded, and for moderations many clients "
-        "over one client."
+        "over one client that sends text by text; what the passes alone gain is measured without a server."
     )
     return "\n".join([*lines, "", textwrap.fill(about, 120)])
 

@@ -46,7 +46,7 @@ class Tally:
         sent: requests by kind.
         statuses: responses by kind and status.
         right: complete answers by kind that were compared with their reference and equal it.
-        problems: sentences, at most a few of each kind, and how often each kind had one.
+        problems: a sentence for every wrong answer, by kind.
         seconds: of each complete answer, by kind.
     """
 
