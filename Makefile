@@ -1,13 +1,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-own bench-peers pictures inspector-pictures coverage coverage-check clean
+.PHONY: demo test test-engines lint bench bench-own bench-peers pictures inspector-pictures coverage coverage-check clean
 
 demo: .venv/ready
 	$(BIN)/undertow demo -o demo --overwrite
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not engine"
+
+# Real engines start processes of their own, so these run one after another.
+test-engines: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m engine tests/engines
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks docs

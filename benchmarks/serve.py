@@ -25,6 +25,7 @@ import torch
 from common import benchmark_llama, finish, parser, prompts_of, write_table
 from guard import guard_of_organism, guard_of_random_prompts
 from hosting import hosted
+from scipy.stats import binom
 from traffic import CHAT, MODERATIONS, Job, Measured, chat_body, load, moderations_body
 
 from undertow.guard import LatentGuard
@@ -37,6 +38,8 @@ from undertow.serve.verdicts import read_states, verdicts_of
 
 FIRST_TOKEN, THROUGHPUT, SATURATION = 1.05, 0.95, 3.0
 LISTED = 16
+FIRST_ROUNDS = 8
+"""Rounds of first tokens for every repeat: they are short, and their times scatter."""
 NAME = "benchmark"
 
 
@@ -81,14 +84,14 @@ class Clients:
 
 
 def summary(ratios: Sequence[float]) -> dict[str, float]:
-    """Median, least, greatest, and quartiles of paired ratios."""
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    """Median of paired ratios and its 95 % interval by order statistics: of five or fewer, their range, which covers
+    less."""
+    ordered, below = sorted(ratios), max(0, int(binom.ppf(0.025, len(ratios), 0.5)) - 1)
     return {
+        "pairs": len(ratios),
         "median": statistics.median(ratios),
-        "lower_quartile": low,
-        "upper_quartile": high,
-        "low": min(ratios),
-        "high": max(ratios),
+        "lower": ordered[below],
+        "upper": ordered[len(ordered) - 1 - below],
     }
 
 
@@ -252,7 +255,7 @@ def measure(
         lone = open_.enter_context(hosted(guard, settings_with(**room, batch_tokens=1)))
         at_once, repeats, seconds = arguments.chat_clients, arguments.repeats, arguments.seconds
         for number in (1, at_once):
-            add(first_tokens(clients, urls, prompts, number, repeats))
+            add(first_tokens(clients, urls, prompts, number, repeats * FIRST_ROUNDS))
         add(throughput(clients, urls, prompts, at_once, repeats, seconds))
         for kind, texts in judged.items():
             tokens = statistics.mean(len(guard.model.render(text)) for text in texts)
@@ -282,7 +285,7 @@ def gain_of_batches(guard: LatentGuard, texts: Sequence[str], rounds: int) -> fl
 def show(row: dict[str, Any]) -> None:
     """Print one figure."""
     ratio = row["ratio"]
-    spread = f"quartiles {ratio['lower_quartile']:.3f} to {ratio['upper_quartile']:.3f}"
+    spread = f"{ratio['lower']:.3f} to {ratio['upper']:.3f}, {ratio['pairs']} pairs"
     sign = "at most" if row["bound"] == FIRST_TOKEN else "at least"
     print(f"{row['name']:<17} {row['what']}, {row['clients']} clients: {ratio['median']:.3f}x ({spread}; {sign} "
           f"{row['bound']}x wanted)", flush=True)  # fmt: skip
@@ -297,12 +300,12 @@ def show(row: dict[str, Any]) -> None:
 def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
     """A row a figure."""
     lines = [
-        "| model | what | clients | ratio | middle half of the pairs | wanted | medians |",
+        "| model | what | clients | ratio | 95 % interval (pairs) | wanted | medians |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         ratio, least = row["ratio"], row["bound"] != FIRST_TOKEN
-        spread = f"{ratio['lower_quartile']:.2f} to {ratio['upper_quartile']:.2f}"
+        spread = f"{ratio['lower']:.2f} to {ratio['upper']:.2f} ({ratio['pairs']:,})"
         wanted = f"at {'least' if least else 'most'} {row['bound']:.2f}"
         unit, values = ("a second", row["a_second"]) if least else ("ms", row["milliseconds"])
         medians = ", ".join(f"{way} {value:,.{0 if least else 1}f}" for way, value in values.items()) + f" {unit}"
@@ -315,9 +318,10 @@ def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
         )
     threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''}"
     about = (
-        f"{threads} for the servers, the clients in a process of their own; {arguments.repeats} rounds, those of "
-        f"throughput {arguments.seconds:g} s long. Ratios are guarded over unguarded, and for moderations many clients "
-        "over one client that sends text by text; what the passes alone gain is measured without a server."
+        f"{threads} for the servers, the clients in a process of their own; {arguments.repeats} rounds of "
+        f"{arguments.seconds:g} s, and {FIRST_ROUNDS} times as many short ones for first tokens. Ratios are guarded "
+        "over unguarded, and for moderations many clients over one client that sends text by text; they are medians of "
+        "pairs, with the 95 % interval of the median. What the passes alone gain is measured without a server."
     )
     return "\n".join([*lines, "", textwrap.fill(about, 120)])
 

@@ -89,7 +89,14 @@ def test_summaries_are_those_of_numpy() -> None:
     values = np.random.default_rng(0).normal(1, 0.1, 101).tolist()
     found = summary(values)
     assert found["median"] == pytest.approx(np.median(values))
-    assert (found["low"], found["high"]) == (min(values), max(values))
-    assert found["lower_quartile"] == pytest.approx(np.quantile(values, 0.25, method="weibull"))
+    assert found["pairs"] == 101
     assert percentile(values, 0.99) == sorted(values)[99]
-    assert summary([1.5])["median"] == 1.5
+    assert summary([1.5])["median"] == summary([1.5])["lower"] == summary([1.5])["upper"] == 1.5
+    assert (summary([3.0, 1.0, 2.0])["lower"], summary([3.0, 1.0, 2.0])["upper"]) == (1.0, 3.0)
+
+
+def test_the_interval_of_a_median_covers_it() -> None:
+    samples = np.random.default_rng(1).normal(1, 0.1, (2000, 60))
+    found = [summary(sample.tolist()) for sample in samples]
+    covered = np.mean([one["lower"] <= 1 <= one["upper"] for one in found])
+    assert 0.94 < covered < 0.98

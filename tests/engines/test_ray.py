@@ -31,7 +31,7 @@ ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
 CHUNKS = -(-ROWS // 64)
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_workers_need_devices() -> None:
             devices(workers, resources)
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_ray_of_our_own_listens_on_loopback_only_and_wants_a_token() -> None:
     pytest.importorskip("ray")

@@ -136,7 +136,7 @@ def test_without_vllm_one_sentence_says_so(export: Path) -> None:
         VllmScorer(export).score_chunk([Prompt("Hi")], 0)
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_itself_gives_the_guards_probabilities(tmp_path: Path) -> None:
     # Its kernels for processors know no heads of 16.
