@@ -38,8 +38,8 @@ from undertow.serve.verdicts import read_states, verdicts_of
 
 FIRST_TOKEN, THROUGHPUT, SATURATION = 1.05, 0.95, 3.0
 LISTED = 16
-FIRST_ROUNDS = 8
-"""Rounds of first tokens for every repeat: they are short, and their times scatter."""
+FIRST_SECONDS = 30.0
+"""For which first tokens are timed at the least: their times scatter, so that a few rounds of fast ones tell little."""
 NAME = "benchmark"
 
 
@@ -110,7 +110,7 @@ def first_tokens(
         urls: "guarded" and "unguarded".
         at_once: clients; with one, every request to one server is paired with the next to the other, with more the
             medians of rounds are.
-        rounds: how often all prompts are sent.
+        rounds: how often all prompts are sent at the least; more often where that is quick.
     """
     bodies = [chat_body(text, model=NAME, stream=True, max_tokens=4, temperature=0) for text in prompts]
     jobs = {name: [Job(url, CHAT, body) for body in bodies] for name, url in urls.items()}
@@ -118,8 +118,10 @@ def first_tokens(
         clients.send(warm, at_once)
     times: dict[str, list[float]] = {name: [] for name in urls}
     ratios = []
-    for number in range(rounds):
+    until, number = time.monotonic() + FIRST_SECONDS, 0
+    while number < rounds or time.monotonic() < until:
         order = list(urls) if number % 2 == 0 else list(urls)[::-1]
+        number += 1
         if at_once == 1:
             mixed = clients.send([jobs[name][index] for index in range(len(bodies)) for name in order], 1)
             found = {name: mixed.first[place::2] for place, name in enumerate(order)}
@@ -255,7 +257,7 @@ def measure(
         lone = open_.enter_context(hosted(guard, settings_with(**room, batch_tokens=1)))
         at_once, repeats, seconds = arguments.chat_clients, arguments.repeats, arguments.seconds
         for number in (1, at_once):
-            add(first_tokens(clients, urls, prompts, number, repeats * FIRST_ROUNDS))
+            add(first_tokens(clients, urls, prompts, number, repeats))
         add(throughput(clients, urls, prompts, at_once, repeats, seconds))
         for kind, texts in judged.items():
             tokens = statistics.mean(len(guard.model.render(text)) for text in texts)
@@ -319,7 +321,7 @@ def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
     threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''}"
     about = (
         f"{threads} for the servers, the clients in a process of their own; {arguments.repeats} rounds of "
-        f"{arguments.seconds:g} s, and {FIRST_ROUNDS} times as many short ones for first tokens. Ratios are guarded "
+        f"{arguments.seconds:g} s, and for first tokens {FIRST_SECONDS:g} s at the least. Ratios are guarded "
         "over unguarded, and for moderations many clients over one client that sends text by text; they are medians of "
         "pairs, with the 95 % interval of the median. What the passes alone gain is measured without a server."
     )
@@ -328,7 +330,7 @@ def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.set_defaults(threads=1)
+    flags.set_defaults(threads=1, repeats=3)
     flags.add_argument("--guard", type=Path, help="a guard of organism:aligned; by default one is fitted")
     flags.add_argument("--seconds", type=float, default=4.0, help="of one round of throughput")
     flags.add_argument("--chat-clients", type=int, default=8)
