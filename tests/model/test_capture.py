@@ -6,8 +6,9 @@ import torch
 
 from benchmarks.shrink import shrunk_model
 from tests.builders import PROMPTS, SHAPES, byte_level_tokenizer, tiny_chat
-from undertow.errors import ArrayError, EditError, PositionError
+from undertow.errors import ArrayError, EditError, NotFiniteError, PositionError
 from undertow.model import Activations, ChatModel
+from undertow.model.capture import Gatherer
 
 
 @pytest.fixture(scope="module", params=list(SHAPES))
@@ -169,3 +170,39 @@ def test_streams_wider_than_their_embedding_are_captured_as_they_are() -> None:
         assert torch.equal(found.values[index, 1:, 1], torch.stack(seen))
     first = chat.capture(PROMPTS, states=[0], progress=False)
     assert first.values.dtype == torch.bfloat16
+
+
+def gather(chat: ChatModel, hidden: torch.Tensor, columns: list[list[int]]) -> Gatherer:
+    gatherer = Gatherer(chat.anatomy, [0], stop=False)
+    gatherer.aim(columns)
+    gatherer.visits()[0][1](hidden)
+    return gatherer
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("positions", [0, 1, 2])
+def test_the_wanted_columns_of_every_row_are_taken(chat: ChatModel, rows: int, positions: int) -> None:
+    hidden = torch.randn(5, rows, 4).transpose(0, 1)
+    columns = torch.randint(5, (rows, positions))
+    values = gather(chat, hidden, columns.tolist()).state_values()
+    assert torch.equal(values, hidden[torch.arange(rows).unsqueeze(1), columns].unsqueeze(1))
+
+
+@pytest.mark.parametrize("column", [-1, 5])
+def test_a_column_of_another_row_is_refused(chat: ChatModel, column: int) -> None:
+    with pytest.raises(PositionError, match="outside a batch of 5 columns"):
+        gather(chat, torch.zeros(2, 5, 4), [[0], [column]])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), (float("inf"), float("-inf"))])
+def test_states_that_are_not_finite_are_refused_however_they_add_up(chat: ChatModel, bad: float | tuple) -> None:
+    hidden = torch.zeros(1, 5, 4)
+    hidden[0, 2, : 2 if isinstance(bad, tuple) else 1] = torch.tensor(bad)
+    with pytest.raises(NotFiniteError):
+        gather(chat, hidden, [[2]]).state_values()
+
+
+def test_finite_states_of_any_size_are_taken(chat: ChatModel) -> None:
+    for dtype in (torch.float16, torch.float64):
+        hidden = torch.full((1, 5, 4), torch.finfo(dtype).max, dtype=dtype)
+        assert torch.equal(gather(chat, hidden, [[0, 1]]).state_values()[0, 0], hidden[0, :2])

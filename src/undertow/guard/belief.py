@@ -56,9 +56,9 @@ class Belief:
         adjacent = where == list(range(first, last + 1))
         selected = values[:, first : last + 1] if adjacent else values[:, where]
         scores = self.rule.score(selected)
-        finite = np.isfinite(selected)
-        if not finite.all():
-            scores[~finite.all(axis=(1, 2))] = np.nan
+        # The sum, in double precision, is finite only where all values are.
+        if not np.isfinite(selected.sum(dtype=np.float64)):
+            scores[~np.isfinite(selected).all(axis=(1, 2))] = np.nan
         return scores
 
     def tensors(self) -> dict[str, Array]:

@@ -396,4 +396,4 @@ def _is_single(prompts: Any) -> bool:
 
 
 def _array(values: Any) -> Array:
-    return values if isinstance(values, np.ndarray) else np.asarray(values.detach().float().cpu().numpy())
+    return values if isinstance(values, np.ndarray) else values.detach().float().cpu().numpy()

@@ -75,9 +75,10 @@ def make_verdicts(
 ) -> list[Verdict]:
     """One verdict a row of the scores (n,), probabilities (n,) and beliefs of refusal (n,)."""
     found = []
-    for row, (score, probability) in enumerate(zip(harmfulness.tolist(), probabilities.tolist(), strict=True)):
-        belief = None if refusal is None else float(refusal[row])
+    beliefs = [None] * len(harmfulness) if refusal is None else refusal.tolist()
+    rows = zip(harmfulness.tolist(), probabilities.tolist(), beliefs, ids, strict=True)
+    for score, probability, belief, name in rows:
         flagged = score >= threshold
         quadrant = quadrant_of(flagged, belief)
-        found.append(Verdict(probability, belief, quadrant, flagged, score, threshold, ids[row], warnings))
+        found.append(Verdict(probability, belief, quadrant, flagged, score, threshold, name, warnings))
     return found

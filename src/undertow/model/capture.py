@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -138,24 +139,22 @@ class Gatherer:
         self.states = tuple(states)
         self.head_blocks = tuple(head_blocks)
         self.stop = stop
-        self._rows: Tensor | None = None
-        self._columns: Tensor | None = None
-        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._columns: Sequence[Sequence[int]] | None = None
+        self._flat: dict[torch.device, Tensor] = {}
         self._taken: dict[Site, Tensor] = {}
         # A block's heads come after its input state and before the next one.
         reached = [(state, 0, ("state", state)) for state in self.states]
         reached += [(block, 1, ("heads", block)) for block in self.head_blocks]
         self._deepest = max(reached)[2] if reached else None
 
-    def aim(self, columns: Tensor) -> None:
+    def aim(self, columns: Sequence[Sequence[int]]) -> None:
         """Say which columns of the coming pass to take.
 
         Args:
-            columns: (batch, positions) column indices.
+            columns: (batch, positions) column indices, none negative.
         """
-        self._rows = torch.arange(len(columns)).unsqueeze(1)
         self._columns = columns
-        self._on_device, self._taken = {}, {}
+        self._flat, self._taken = {}, {}
 
     def visits(self) -> list[tuple[Site, Visit]]:
         """The hook functions, one a site."""
@@ -188,19 +187,38 @@ class Gatherer:
         def visit(hidden: Tensor) -> None:
             if self._columns is None or site in self._taken:
                 return
-            if hidden.device not in self._on_device:
-                assert self._rows is not None
-                self._on_device[hidden.device] = (self._rows.to(hidden.device), self._columns.to(hidden.device))
-            rows, columns = self._on_device[hidden.device]
-            self._taken[site] = hidden[rows, columns]
+            rows, width, size = hidden.shape
+            if hidden.device not in self._flat:
+                self._flat[hidden.device] = _flat(self._columns, width).to(hidden.device)
+            flat = self._flat[hidden.device]
+            if rows == 1:
+                self._taken[site] = hidden.index_select(1, flat)
+            else:
+                self._taken[site] = hidden.reshape(-1, size).index_select(0, flat).view(rows, len(flat) // rows, size)
             if self.stop and site == self._deepest:
                 raise StopForward
 
         return visit
 
 
+def _flat(columns: Sequence[Sequence[int]], width: int) -> Tensor:
+    """Where (batch, positions) columns lie among the tokens of all rows.
+
+    Raises:
+        PositionError: a column lies outside a row, and so within another.
+    """
+    flat = []
+    for row, chosen in enumerate(columns):
+        for column in chosen:
+            if not 0 <= column < width:
+                raise PositionError(f"Column {column} lies outside a batch of {width} columns.")
+            flat.append(row * width + column)
+    return torch.tensor(flat, dtype=torch.long)
+
+
 def _finite(values: Tensor) -> Tensor:
-    if not bool(torch.isfinite(values).all()):
+    # A sum is finite where all values are, unless it is out of range itself; it is the quicker look.
+    if not math.isfinite(values.sum(dtype=torch.float64).item()) and not bool(torch.isfinite(values).all()):
         raise NotFiniteError(
             f"The model's states are not all finite in {values.dtype}: load it in bfloat16 or float32, "
             "and check that no edit is out of all proportion."

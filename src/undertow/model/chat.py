@@ -197,19 +197,18 @@ class ChatModel(Replaying):
         with progress_bar(len(items), "Reading states", enabled=progress) as advance:
             for begin in range(0, len(items), window):
                 rendered = render_lean(self.renderer, items[begin : begin + window])
-                columns = torch.tensor([position_columns(item, positions) for item in rendered])
-                columns = columns.reshape(len(rendered), -1)
+                columns = [position_columns(item, positions) for item in rendered]
                 program = Program(self.anatomy, self._edits, rendered)
 
                 def step(
                     batch: list[int],
                     begin: int = begin,
                     rendered: list[Rendered] = rendered,
-                    columns: torch.Tensor = columns,
+                    columns: list[list[int]] = columns,
                     program: Program = program,
                 ) -> None:
                     nonlocal values, head_values
-                    gatherer.aim(columns[batch])
+                    gatherer.aim([columns[index] for index in batch])
                     self._run_until_stopped([rendered[index] for index in batch], batch, program)
                     rows = [begin + index for index in batch]
                     if chosen:

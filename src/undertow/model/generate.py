@@ -226,7 +226,7 @@ class Generator:
                 [index - start for index in position_columns(item, self.prefill_positions)]
                 for item, start in zip(rendered, starts, strict=True)
             ]
-            gatherer.aim(torch.tensor(columns))
+            gatherer.aim(columns)
             visits = [*visits, *gatherer.visits()]
         with attached(self.chat.anatomy, visits):
             logits, cache = self.chat.forward(
@@ -239,8 +239,10 @@ class Generator:
         rows = Rows(list(prompts), ids, mask, starts, width, cache, logits[:, -1], program)
         if not look:
             return rows, None
-        empty = torch.empty(len(prompts), 0, len(self.prefill_positions), self.chat.width)
-        values = gatherer.state_values() if gatherer is not None else empty
+        if gatherer is not None:
+            values = gatherer.state_values()
+        else:
+            values = torch.empty(len(prompts), 0, len(self.prefill_positions), self.chat.width)
         return rows, PrefillBatch(
             list(prompts), values, self.prefill_states, self.prefill_positions, rows.logits.float().cpu()
         )

@@ -165,7 +165,7 @@ class RollingBatch:
             if watched:
                 gatherer = Gatherer(self.chat.anatomy, watched, stop=False)
                 column = 0 if rows.cache is not None else rows.width
-                gatherer.aim(torch.full((len(chosen), 1), column))
+                gatherer.aim([[column]] * len(chosen))
                 visits += gatherer.visits()
             self.chat.forward.takes_positions = group.positions
             with attached(self.chat.anatomy, visits):

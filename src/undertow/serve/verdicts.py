@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from undertow.serve.jobs import Reason
 
@@ -21,14 +20,12 @@ Found = tuple["Verdict | None", "Reason | None"]
 
 def read_states(guard: LatentGuard, rendered: Sequence[Rendered]) -> dict[str, Tensor]:
     """position -> (n, states, d): the guard's states, with nothing run that lies deeper."""
-    import torch
-
     from undertow.model.capture import Gatherer, StopForward, position_columns
     from undertow.model.hooks import attached
 
     chat = guard.model
     gatherer = Gatherer(chat.anatomy, guard.states)
-    gatherer.aim(torch.tensor([position_columns(item, guard.positions) for item in rendered]))
+    gatherer.aim([position_columns(item, guard.positions) for item in rendered])
     ids, mask = chat.forward.pad_right([item.ids for item in rendered])
     with attached(chat.anatomy, gatherer.visits()), suppress(StopForward):
         chat.forward(ids, mask)
@@ -39,12 +36,14 @@ def read_states(guard: LatentGuard, rendered: Sequence[Rendered]) -> dict[str, T
 def verdicts_of(guard: LatentGuard, states: dict[str, Any]) -> list[Found]:
     """A verdict a row, or the reason why there is none."""
     harmfulness, refusal = guard.beliefs(states)
-    finite = np.isfinite(harmfulness) if refusal is None else np.isfinite(harmfulness) & np.isfinite(refusal)
-    if finite.all():
+    finite = [math.isfinite(score) for score in harmfulness.tolist()]
+    if refusal is not None:
+        finite = [good and math.isfinite(belief) for good, belief in zip(finite, refusal.tolist(), strict=True)]
+    if all(finite):
         made = guard.verdicts(harmfulness, refusal, [None] * len(harmfulness))
         return [(verdict, None) for verdict in made]
     found: list[Found] = []
-    for row, good in enumerate(finite.tolist()):
+    for row, good in enumerate(finite):
         if not good:
             found.append((None, "not_finite"))
             continue

@@ -128,9 +128,11 @@ class Rule(ABC):
                 f"shape {tuple(features.shape)}; capture the states named in guard.states on the model the guard was "
                 "fitted on."
             )
-        scores = np.empty(len(features), dtype=np.float64)
         # Blocks that stay within a processor's cache: one pass over a large array would be several times slower.
         rows = max(1, _BLOCK_VALUES // (expected[0] * expected[1]))
+        if 0 < len(features) <= rows:
+            return np.asarray(self.score_block(np.asarray(features, dtype=np.float64)), dtype=np.float64)
+        scores = np.empty(len(features), dtype=np.float64)
         for start in range(0, len(features), rows):
             block = np.asarray(features[start : start + rows], dtype=np.float64)
             scores[start : start + rows] = self.score_block(block)
