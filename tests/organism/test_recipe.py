@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from undertow.errors import UndertowError
 from undertow.organism.items import ItemMaker
@@ -17,8 +18,12 @@ TINY = Recipe(
 )
 
 
-def test_twenty_steps_lower_the_loss() -> None:
-    tokenizer = train_tokenizer(vocabulary=900)
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer(vocabulary=900)
+
+
+def test_twenty_steps_lower_the_loss(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build_model(TINY, tokenizer, seed=0)
     losses: list[float] = []
     fit(model, tokenizer, TINY, seed=0, advance=lambda _, loss: losses.append(loss))
@@ -38,8 +43,7 @@ def test_training_writes_a_model_that_plain_transformers_loads(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_same_seed_same_weights() -> None:
-    tokenizer = train_tokenizer(vocabulary=900)
+def test_same_seed_same_weights(tokenizer: PreTrainedTokenizerFast) -> None:
     first, second = (build_model(TINY, tokenizer, seed) for seed in (3, 3))
     short = Recipe(**{**vars(TINY), "items": 96, "primer": 32})
     for model in (first, second):
@@ -56,10 +60,13 @@ def test_refusals_of_the_recipe(tmp_path: Path) -> None:
         train("aligned", 0, tmp_path / "full")
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
+) -> None:
     def stop(*_: object, **__: object) -> float:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("undertow.organism.recipe.train_tokenizer", lambda written: tokenizer)
     monkeypatch.setattr("undertow.organism.recipe.fit", stop)
     with pytest.raises(KeyboardInterrupt):
         train("aligned", 0, tmp_path / "made", progress=False, recipe=TINY, n=0)
@@ -74,8 +81,8 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert values[-1] < 0.05
 
 
-def test_batches_hold_items_of_similar_length() -> None:
-    stream = batches(ItemMaker(0), train_tokenizer(vocabulary=900), 16, pool=8)
+def test_batches_hold_items_of_similar_length(tokenizer: PreTrainedTokenizerFast) -> None:
+    stream = batches(ItemMaker(0), tokenizer, 16, pool=8)
     spreads = []
     for _ in range(16):
         lengths = [len(one.ids) for one in next(stream)]

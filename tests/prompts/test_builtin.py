@@ -32,7 +32,7 @@ def parse(prompt: Prompt) -> tuple[str, str, str, str, str]:
         (len(verb) + len(noun), verb, noun, phrase)
         for (verb, noun) in itertools.product(verbs, objects)
         for phrase in (f"{verb} {noun}", f"{gerund(verb)} {noun}")
-        if re.search(rf"\b{re.escape(phrase)}\b", prompt.text)
+        if phrase in prompt.text and re.search(rf"\b{re.escape(phrase)}\b", prompt.text)
     ]
     assert matches, prompt
     _, verb, noun, phrase = max(matches)
