@@ -102,7 +102,7 @@ def test_outputs_and_prompts_are_looked_at_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--to", "onnx"), "'onnx' is not one of"),
+        (("--to", "onnx"), "--to': 'onnx' is not one of"),
         (("--to", "sequence-classifier", "--states", "2"), "--states is for control vectors"),
         (("--to", "sequence-classifier", "--harmful", "x.csv"), "--harmful and --harmless go together"),
         (("--to", "sequence-classifier", "--harmful", "x", "--harmless", "y", "--builtin"), "in one way"),

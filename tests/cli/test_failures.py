@@ -29,6 +29,7 @@ class OutOfMemoryError(RuntimeError):
         (ConnectionError("no way out"), "no way out."),
         (OutOfMemoryError(), "Memory ran out: use a smaller model, --dtype bfloat16 or another --device."),
         (typer.BadParameter("it is odd", param_hint="--n"), "Invalid value for --n: it is odd."),
+        (typer.BadParameter("Value error, it is odd", param_hint="--n"), "Invalid value for --n: it is odd."),
         (ValueError("a bug"), None),
     ],
 )

@@ -124,6 +124,7 @@ def test_a_server_is_asked(ground: Ground, run: Run, tmp_path: Path) -> None:
         (("--ray-address", "auto", "--engine", "openai"), "--ray-address is for --engine ray"),
         (("--base-url", "http://127.0.0.1:1"), "--base-url is for --engine openai"),
         (("--api-key", "x", "--engine", "ray"), "--api-key is for --engine openai"),
+        (("--batch-size", 8, "--engine", "ray"), "--batch-size is not for --engine ray"),
         (("--engine", "openai"), "add --base-url"),
         (("--engine", "openai", "--base-url", "http://127.0.0.1:1"), "write - in its place"),
         (("--engine", "openai", "--base-url", "http://127.0.0.1:1", "--force"), "--force says how a model is loaded"),
@@ -182,6 +183,15 @@ def test_rays_driver_lets_go_of_the_guard_and_workers_are_told_whole_paths(
     outcome = run("scan", guard, ground.both, "-o", output, "--engine", "ray", "--limit", 70, "--json")
     assert outcome.code == 0, outcome.err
     assert len(output.read_bytes().splitlines()) == 70 and outcome.json["rows"] == 70
+
+
+def test_without_ray_nothing_is_loaded(
+    ground: Ground, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("undertow.engines.ray.find_spec", lambda name: None)
+    monkeypatch.setattr("undertow.cli.scan.open_guard", lambda *_, **__: pytest.fail("too late"))
+    outcome = run("scan", ground.guard, ground.both, "-o", tmp_path / "out.jsonl", "--engine", "ray")
+    assert outcome.code == 2 and "install undertow[ray]" in outcome.err
 
 
 def test_a_guard_of_the_server_needs_a_server(ground: Ground, run: Run, tmp_path: Path) -> None:

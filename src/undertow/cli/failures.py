@@ -58,6 +58,8 @@ def sentence(error: Exception) -> str | None:
 
 def _usage(error: Exception) -> str:
     text = _one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    # What newer versions of typer check a value with puts the name of its own error first.
+    text = text.replace(": Value error, ", ": ", 1)
     # Typer adds its suggestions as sentences of their own.
     text = re.sub(r"[.!?] ([A-Z])", lambda found: f"; {found[1].lower()}", text)
     context = getattr(error, "ctx", None)

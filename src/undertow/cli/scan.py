@@ -95,7 +95,9 @@ def scan(
         str | None, typer.Option("--api-key", help="Key of that server; by default OPENAI_API_KEY.", show_default=False)
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model to read; by default the guard's own.")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows written at a time.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Rows written at a time, by default 64; not for ray.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most prompts to score.")] = None,
     include_prompts: Annotated[bool, typer.Option("--include-prompts", help="Write the prompts' text too.")] = False,
     force: ForceOption = False,
@@ -124,17 +126,18 @@ def scan(
         "dtype": dtype,
         "trust_remote_code": trust_remote_code,
     }
-    _check_flags(engine, guard, workers, ray_address, base_url, api_key, loading)
+    _check_flags(engine, guard, workers, ray_address, base_url, api_key, batch_size, loading)
     _check_output(output)
     reading = reading_options(prompt_column, label_column, category_column)
     read_through(prompts, limit, reading)
     writing: dict[str, Any] = {
-        "batch_size": batch_size,
         "limit": limit,
         "overwrite": overwrite,
         "include_prompts": include_prompts,
         **reading,
     }
+    if batch_size is not None:
+        writing["batch_size"] = batch_size
     if engine == Engine.RAY:
         scored = _with_ray(guard, prompts, output, workers, ray_address, loading, writing)
     else:
@@ -152,6 +155,7 @@ def _check_flags(
     ray_address: str | None,
     base_url: str | None,
     api_key: str | None,
+    batch_size: int | None,
     loading: dict[str, Any],
 ) -> None:
     """Refuse flags that the engine has no use for, instead of leaving them unheard."""
@@ -164,6 +168,8 @@ def _check_flags(
     for flag, (wanted, value) in given.items():
         if value is not None and engine != wanted:
             raise UndertowError(f"{flag} is for --engine {wanted}; name that engine or leave the flag out.")
+    if engine == Engine.RAY and batch_size is not None:
+        raise UndertowError("--batch-size is not for --engine ray, whose workers hand over whole chunks; leave it out.")
     if engine in (Engine.VLLM, Engine.OPENAI):
         for name, value in loading.items():
             if value != _LOADING.get(name):
@@ -190,8 +196,10 @@ def _with_ray(
     loading: dict[str, Any],
     writing: dict[str, Any],
 ) -> Scored:
-    from undertow.engines.ray import scan_with_ray
+    from undertow.engines.ray import require_ray, scan_with_ray
 
+    # Before the guard is opened, which may take minutes.
+    require_ray()
     described, model, warnings = _described(guard, loading)
     # The weights lie in a cycle, which would keep them until somebody looks.
     gc.collect()

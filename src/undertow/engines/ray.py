@@ -59,6 +59,12 @@ class Described:
         raise GuardError("The driver of a scan with Ray holds no guard to score with.")
 
 
+def require_ray() -> None:
+    """Raises GuardError: a package that scans with Ray need is not installed."""
+    if find_spec("ray") is None or find_spec("pyarrow") is None:
+        raise GuardError("Scanning with Ray needs Ray Data: install undertow[ray].")
+
+
 def scan_with_ray(
     guard: LatentGuard | Described,
     source: Any,
@@ -84,14 +90,13 @@ def scan_with_ray(
         address: of a Ray cluster. Source, guard and the output's folder must then lie on a file system that all its
             machines share. By default a Ray of this process, on this machine, is started and stopped again; one that
             runs in this process already is used and left running.
-        options: as for `scan`.
+        options: as for `scan`; its `batch_size` has no say here, since workers hand over whole chunks.
 
     Raises:
         GuardError: as `scan` does; or Ray is missing, cannot be reached or has too few devices, or a worker fails.
         PromptFileError: the source cannot be read.
     """
-    if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise GuardError("Scanning with Ray needs Ray Data: install undertow[ray].")
+    require_ray()
     if workers is not None and workers < 1:
         raise GuardError("The number of workers must be at least 1.")
     if isinstance(source, str | Path) and str(source) == "-":
@@ -239,21 +244,22 @@ def _results(work: Work, setting: Setting, merge: Merge, device: str) -> Iterato
     }
     before = {name: getattr(context, name) for name in quiet}
     vars(context).update(quiet)
-    # A source of few chunks gives less work than there are workers, of which Ray Data warns.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data")
     try:
-        source = from_arrow(pyarrow.table({"start": [0]}))
-        tasks = source.map_batches(read, batch_size=None, num_cpus=0.5)
-        scored = tasks.map_batches(
-            Worker,
-            fn_constructor_args=(setting,),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=setting.workers, max_tasks_in_flight_per_actor=2),
-            num_cpus=1,
-            num_gpus=1 if device == "GPU" else None,
-        )
-        yield from scored.iter_rows()
+        with warnings.catch_warnings():
+            # A source of few chunks gives less work than there are workers, of which Ray Data warns.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data")
+            source = from_arrow(pyarrow.table({"start": [0]}))
+            tasks = source.map_batches(read, batch_size=None, num_cpus=0.5)
+            scored = tasks.map_batches(
+                Worker,
+                fn_constructor_args=(setting,),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=setting.workers, max_tasks_in_flight_per_actor=2),
+                num_cpus=1,
+                num_gpus=1 if device == "GPU" else None,
+            )
+            yield from scored.iter_rows()
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise GuardError(f"Ray could not go on ({reason[0].strip()}); run the scan again to resume it.") from error
