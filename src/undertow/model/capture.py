@@ -217,8 +217,8 @@ def _flat(columns: Sequence[Sequence[int]], width: int) -> Tensor:
 
 
 def _finite(values: Tensor) -> Tensor:
-    # A sum is finite where all values are, unless it is out of range itself; it is the quicker look.
-    if not math.isfinite(values.sum(dtype=torch.float64).item()) and not bool(torch.isfinite(values).all()):
+    # A finite sum has finite terms, and is the quicker look; one that is not may itself be out of range.
+    if not math.isfinite(values.sum(dtype=torch.float32).item()) and not bool(torch.isfinite(values).all()):
         raise NotFiniteError(
             f"The model's states are not all finite in {values.dtype}: load it in bfloat16 or float32, "
             "and check that no edit is out of all proportion."
