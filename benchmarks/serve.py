@@ -324,9 +324,9 @@ def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
     about = (
         f"{threads} for the servers, the clients in a process of their own; {arguments.repeats} rounds of "
         f"{arguments.seconds:g} s, {STEADIER * arguments.repeats} for tokens generated, and for first tokens "
-        f"{FIRST_SECONDS:g} s at the least. Ratios are guarded over unguarded, and for moderations many clients over one "
-        "client that sends text by text; they are medians of pairs, with the 95 % interval of the median. What the passes "
-        "alone gain is measured without a server."
+        f"{FIRST_SECONDS:g} s at the least. Ratios are guarded over unguarded, and for moderations many clients over "
+        "one client that sends text by text; they are medians of pairs, with the 95 % interval of the median. What the "
+        "passes alone gain is measured without a server."
     )
     return "\n".join([*lines, "", textwrap.fill(about, 120)])
 
