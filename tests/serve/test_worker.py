@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -207,3 +208,19 @@ def test_a_failing_step_ends_the_batch_and_the_engine_goes_on(guard: LatentGuard
 
 def _broken(*arguments: object) -> None:
     raise RuntimeError("the device has a bad day")
+
+
+def test_a_step_that_hangs_shows(guard: LatentGuard) -> None:
+    async def ask() -> None:
+        async with running(guard) as engine:
+            held = threading.Event()
+            call = asyncio.create_task(engine.call(lambda: held.wait(20)))
+            await asyncio.sleep(0.35)
+            # Also while nothing else waits.
+            assert engine.status().stalled > 0.2
+            held.set()
+            await call
+            await asyncio.sleep(0.05)
+            assert engine.status().stalled == 0.0
+
+    asyncio.run(ask())
