@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,15 @@ def test_a_state_that_is_not_finite_scores_nan(bad):
     scores = found.score(features, (2, 5))
     assert np.isnan(scores[3])
     assert np.isfinite(np.delete(scores, 3)).all()
+
+
+def test_infinities_that_cancel_are_found_without_a_warning():
+    found, features = belief()
+    features[3, 1, 2], features[3, 1, 3] = np.inf, -np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = found.score(features, (2, 5))
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [3]
 
 
 def test_round_trip():

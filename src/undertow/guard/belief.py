@@ -56,8 +56,10 @@ class Belief:
         adjacent = where == list(range(first, last + 1))
         selected = values[:, first : last + 1] if adjacent else values[:, where]
         scores = self.rule.score(selected)
-        # The sum, in double precision, is finite only where all values are.
-        if not np.isfinite(selected.sum(dtype=np.float64)):
+        # The sum, in double precision, is finite only where all values are; opposite infinities are no news here.
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = selected.sum(dtype=np.float64)
+        if not np.isfinite(total):
             scores[~np.isfinite(selected).all(axis=(1, 2))] = np.nan
         return scores
 
