@@ -43,9 +43,9 @@ def work(task: Path, result: Path, repeats: int) -> None:
 
     given = json.loads(task.read_text())
     prompts = [Prompt(text) for text in given["texts"]]
-    scorer = VllmScorer(given["export"])
-    rows = scorer.score_chunk(prompts, 0)
-    seconds = [timed(lambda: scorer.score_chunk(prompts, 0)) for _ in range(repeats)]
+    with VllmScorer(given["export"]) as scorer:
+        rows = scorer.score_chunk(prompts, 0)
+        seconds = [timed(lambda: scorer.score_chunk(prompts, 0)) for _ in range(repeats)]
     found = {"version": _version(), "probabilities": [row["harmful"] for row in rows], "seconds": seconds}
     result.write_text(json.dumps(found))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -124,6 +127,60 @@ def test_the_engine_is_asked_for_the_exports_own_type_and_for_raw_logits(
     assert row["harmfulness"] == pytest.approx(2 / SLOPE) and row["harmful"] == pytest.approx(1 / (1 + np.exp(-2)))
 
 
+class Threaded:
+    """An engine with a thread that ends when its core is shut down, as vLLM's do."""
+
+    started: ClassVar[list[Threaded]] = []
+
+    def __init__(self, **options: Any) -> None:
+        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=self.shutdown), itself=self)
+        self.ends, self.ended = threading.Event(), 0
+        self.thread = threading.Thread(target=self.ends.wait, daemon=True)
+        self.thread.start()
+        self.started.append(self)
+
+    def shutdown(self, timeout: float) -> None:
+        self.ended += 1
+        self.ends.set()
+
+    def classify(self, prompts: Any, **options: Any) -> Any:
+        return [SimpleNamespace(outputs=SimpleNamespace(probs=[0.0, 0.0])) for _ in prompts]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Threaded]:
+    monkeypatch.setattr(Threaded, "started", [])
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(PoolingParams=dict, LLM=Threaded))
+    return Threaded.started
+
+
+@pytest.mark.parametrize("takes_a_time", [True, False])
+def test_the_engine_and_its_threads_end_with_the_scorer(
+    export: Path, started: list[Threaded], monkeypatch: pytest.MonkeyPatch, takes_a_time: bool
+) -> None:
+    if not takes_a_time:
+        timed = Threaded.shutdown
+        monkeypatch.setattr(Threaded, "shutdown", lambda self: timed(self, 0))
+    with VllmScorer(export) as scorer:
+        for _ in range(2):
+            scorer.score_chunk([Prompt("Hi")], 0)
+        assert len(started) == 1 and started[0].thread.is_alive()
+    assert started[0].ended == 1 and not started[0].thread.is_alive()
+    scorer.close()
+    assert started[0].ended == 1
+    scorer.score_chunk([Prompt("Hi")], 0)
+    assert len(started) == 2 and started[1].thread.is_alive()
+    del scorer
+    gc.collect()
+    assert started[1].ended == 1 and not started[1].thread.is_alive()
+
+
+def test_a_scorer_that_never_scored_has_nothing_to_end(export: Path, started: list[Threaded]) -> None:
+    with VllmScorer(export):
+        pass
+    assert not started
+
+
 def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(GuardError, match="not a classifier that Undertow exported"):
@@ -143,6 +200,11 @@ def test_vllm_itself_gives_the_guards_probabilities(tmp_path: Path) -> None:
     guard = random_guard(tiny_chat("llama", num_attention_heads=2, num_key_value_heads=1))
     export = export_classifier(guard, tmp_path / "out", progress=False).path
     prompts = [Prompt(f"{text} {number}") for number in range(20) for text in PROMPTS]
-    rows = VllmScorer(export).score_chunk(prompts, 0)
+    before = set(threading.enumerate())
+    with VllmScorer(export) as scorer:
+        rows = scorer.score_chunk(prompts, 0)
+        assert multiprocessing.active_children()
+    assert not multiprocessing.active_children()
+    assert not [thread for thread in threading.enumerate() if thread.daemon and thread not in before]
     wanted = [verdict.harmful for verdict in guard(prompts)]
     np.testing.assert_allclose([row["harmful"] for row in rows], wanted, atol=1e-4)

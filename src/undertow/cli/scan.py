@@ -262,9 +262,9 @@ def _scorer(
     elif engine == Engine.VLLM:
         from undertow.engines.vllm import VllmScorer
 
-        exported = VllmScorer(guard)
-        exported.require()
-        yield exported, []
+        with VllmScorer(guard) as exported:
+            exported.require()
+            yield exported, []
     else:
         from undertow.guard.scan import LocalScorer
 

@@ -7,9 +7,14 @@ import json
 import math
 import os
 import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from undertow.errors import GuardError, PositionError, UndertowError
@@ -30,6 +35,8 @@ _QUIET = {
 }
 """Environment that vLLM is started with where the variables are not set already."""
 
+_END_SECONDS = 30.0
+
 _MISSING = "Scoring with vLLM needs vllm: install it beside undertow, in an environment of its own."
 
 
@@ -39,6 +46,9 @@ class VllmScorer:
     Rows hold no belief of refusal, since the exported classifier reads none. Scores equal those of the guard in the
     export's folder up to float noise; which prompts share a batch is vLLM's to decide, so the last digits may differ
     from run to run.
+
+    The engine starts with the first chunk that has a prompt, and ends with `close`, with the `with` block, or where the
+    scorer is let go of; scoring again starts it again.
 
     Args:
         path: folder that `undertow export --to sequence-classifier` wrote.
@@ -66,6 +76,22 @@ class VllmScorer:
         limit = options.get("max_model_len") or config.get("max_position_embeddings") or config.get("n_positions")
         self.context = limit if isinstance(limit, int) else None
         self.renderer = Renderer(tokenizer, context=self.context)
+        self._ending: weakref.finalize[Any, VllmScorer] | None = None
+
+    def __enter__(self) -> VllmScorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the engine with its processes and threads, where it runs."""
+        if self._ending is not None:
+            self._ending()
+            self._ending = None
+            del self._engine
 
     @property
     def fingerprint(self) -> str:
@@ -113,10 +139,13 @@ class VllmScorer:
             raise UndertowError(_MISSING) from None
         # Graphs are compiled for decoding, and nothing is decoded here.
         settings = {"enforce_eager": True, **_share(), **self._options, "dtype": self.dtype}
+        before = set(threading.enumerate())
         try:
-            return LLM(model=str(self.path), runner="pooling", convert="classify", **settings)
+            engine = LLM(model=str(self.path), runner="pooling", convert="classify", **settings)
         except Exception as error:
             raise UndertowError(f"vLLM cannot load {self.path}: {_line(error)}.") from error
+        self._ending = weakref.finalize(self, _end, engine, set(threading.enumerate()) - before)
+        return engine
 
     def log_odds(self, rows: list[list[int]]) -> list[float]:
         """Log-odds of "harmful" for prompts given as token ids, in order.
@@ -172,6 +201,26 @@ class VllmScorer:
             "flagged": flagged,
             "quadrant": quadrant_of(flagged, None),
         }
+
+
+def _end(engine: Any, threads: Iterable[threading.Thread]) -> None:
+    """End an engine and wait for its threads.
+
+    Left to itself, vLLM tells its threads to end when the interpreter does, and the interpreter does not wait for them:
+    a process that has done all its work may then be aborted.
+    """
+    until = time.monotonic() + _END_SECONDS
+    core = getattr(getattr(engine, "llm_engine", None), "engine_core", None)
+    if core is not None:
+        try:
+            # Its own patience is five seconds, after which it kills the process that holds the model.
+            core.shutdown(timeout=_END_SECONDS)
+        except TypeError:
+            # Earlier versions take no time.
+            core.shutdown()
+    for thread in threads:
+        if thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _line(error: Exception) -> str:
