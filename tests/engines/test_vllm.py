@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.builders import PROMPTS, tiny_chat
 from tests.guard.export.made import SLOPE, random_guard
-from undertow.engines.vllm import VllmScorer
+from undertow.engines.vllm import VllmScorer, _end
 from undertow.errors import GuardError, UndertowError
 from undertow.guard import LatentGuard
 from undertow.guard.export import export_classifier
@@ -133,7 +133,7 @@ class Threaded:
     started: ClassVar[list[Threaded]] = []
 
     def __init__(self, **options: Any) -> None:
-        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=self.shutdown), itself=self)
+        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=self.shutdown))
         self.ends, self.ended = threading.Event(), 0
         self.thread = threading.Thread(target=self.ends.wait, daemon=True)
         self.thread.start()
@@ -173,6 +173,25 @@ def test_the_engine_and_its_threads_end_with_the_scorer(
     del scorer
     gc.collect()
     assert started[1].ended == 1 and not started[1].thread.is_alive()
+
+
+def test_a_scorer_that_is_collected_in_a_thread_of_the_engine_does_not_wait_for_it() -> None:
+    ended = []
+    engine = SimpleNamespace(
+        llm_engine=SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda timeout: ended.append(timeout)))
+    )
+    caught: list[BaseException] = []
+
+    def collect() -> None:
+        try:
+            _end(engine, [threading.current_thread()])
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive() and not caught and len(ended) == 1
 
 
 def test_a_scorer_that_never_scored_has_nothing_to_end(export: Path, started: list[Threaded]) -> None:

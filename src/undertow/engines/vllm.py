@@ -219,7 +219,8 @@ def _end(engine: Any, threads: Iterable[threading.Thread]) -> None:
             # Earlier versions take no time.
             core.shutdown()
     for thread in threads:
-        if thread.daemon:
+        # A scorer in a cycle is collected wherever the collector runs, be it in one of these threads.
+        if thread.daemon and thread is not threading.current_thread():
             thread.join(max(0.0, until - time.monotonic()))
 
 
